@@ -1,0 +1,54 @@
+# `make reproduce` takes a fresh machine from nothing to the tables and figures. Needs Python 3.11 to 3.13.
+PYTHON ?= python3
+VENV ?= .venv
+CORES ?= all
+CONFIG ?= config/config.yaml
+
+READY := $(VENV)/.ready
+RUN := PATH="$(abspath $(VENV))/bin:$$PATH"
+SNAKEMAKE := $(RUN) snakemake --cores $(CORES)
+
+.PHONY: reproduce smoke test bench figures lint environment clean distclean help
+.DELETE_ON_ERROR:
+
+reproduce: $(READY)  ## everything of CONFIG (default: config/config.yaml)
+	$(SNAKEMAKE) --configfile $(CONFIG)
+
+smoke: $(READY)  ## every rule and method, tiny: a first look in minutes
+	$(SNAKEMAKE) --configfile config/smoke.yaml
+
+test: $(READY)  ## the tests
+	$(RUN) OMP_NUM_THREADS=1 python -m pytest -n 2
+
+bench: $(READY)  ## measure the training time again
+	$(SNAKEMAKE) timing_figure --configfile $(CONFIG) --forcerun timing
+
+figures: $(READY)  ## write the tables and figures of finished runs again
+	$(SNAKEMAKE) all --configfile $(CONFIG) --forcerun tables figures timing_figure
+
+lint: $(READY)  ## ruff and snakemake --lint
+	$(RUN) ruff check .
+	$(RUN) snakemake --lint
+
+environment: $(READY)  ## only the virtual environment
+
+clean:  ## remove outputs and caches (not the environment, not results/published)
+	rm -rf .snakemake .pytest_cache .ruff_cache .benchmarks
+	find results -mindepth 1 -maxdepth 1 ! -name published -exec rm -rf {} + 2>/dev/null || true
+
+distclean: clean  ## remove the environment too
+	rm -rf $(VENV) *.egg-info
+
+help:
+	@sed -n 's/^\([a-z]*\):.*##/  make \1 \t/p' Makefile
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
+	  || { echo "error: $(PYTHON) is not Python 3.11, 3.12 or 3.13; name one that is: make PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@echo "Making the virtual environment $(VENV) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@echo "Installing the packages pinned in constraints.txt (some minutes, a few GB where torch comes with CUDA) ..."
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
+	  --constraint constraints.txt --editable '.[workflow,test]'
+	@touch $@
+	@echo "The environment is ready."

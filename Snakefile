@@ -1,0 +1,26 @@
+# The whole benchmark: `snakemake --cores all`. Every job is a call of `python -m isnet_bench` that a person can paste.
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+# A configuration given with --configfile replaces the default one; as a rule Snakemake would merge the two.
+if not workflow.overwrite_configfiles:
+
+    configfile: "config/config.yaml"
+
+
+include: "workflow/rules/common.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        [experiment_outputs(experiment) for experiment in config["experiments"]],
+        timing_outputs(),
+
+
+include: "workflow/rules/data.smk"
+include: "workflow/rules/runs.smk"
+include: "workflow/rules/report.smk"
+include: "workflow/rules/timing.smk"
+include: "workflow/rules/experiments.smk"

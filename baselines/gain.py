@@ -1,0 +1,99 @@
+"""Guided Attention Inference Network with pixel supervision (GAIN_ext).
+
+Li, Wu, Peng, Ernst, Fu, "Tell Me Where to Look: Guided Attention Inference Network", CVPR 2018.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from baselines import checks
+from baselines.base import Losses, Method, Task
+from baselines.classifier import BackboneClassifier
+from baselines.gradcam import attention_maps, find_layer
+
+__all__ = ["GAIN", "METHOD", "Hyperparameters", "remaining_image"]
+
+
+@dataclass(frozen=True)
+class Hyperparameters:
+    """Of GAIN_ext; defaults are the paper's, and for what it leaves open those of the ISNet's authors.
+
+    Attributes
+    ----------
+    mining_weight : float
+        alpha, of the attention mining loss.
+    mask_weight : float
+        omega of the extended loss, of the mean squared error between attention and mask.
+    slope, threshold : float
+        omega and sigma of the soft mask ``T(A) = sigmoid(omega (A - sigma))``.
+    layer : str or None
+        Module whose Grad-CAM is the attention; None: see `baselines.gradcam.find_layer`.
+    """
+
+    mining_weight: float = 1.0
+    mask_weight: float = 10.0
+    slope: float = 10.0
+    threshold: float = 0.5
+    layer: str | None = None
+
+    def __post_init__(self) -> None:
+        checks.at_least(0, mining_weight=self.mining_weight, mask_weight=self.mask_weight)
+        checks.positive(slope=self.slope, threshold=self.threshold)
+
+
+class GAIN(BackboneClassifier):
+    """A backbone whose attention must hold all that tells the class, and must look like the mask.
+
+    Minimises ``cross-entropy + alpha * mean_n p_label(I*_n) + omega * MSE(A, mask)``, where A is the Grad-CAM of
+    the label and ``I* = I - T(A) I`` is what attention leaves of the image.
+    """
+
+    def __init__(self, task: Task, hyperparameters: Hyperparameters) -> None:
+        super().__init__(task)
+        self.hyperparameters = hyperparameters
+        self.layer = find_layer(self.backbone, task, hyperparameters.layer)
+
+    def training_loss(self, images: Tensor, masks: Tensor, labels: Tensor) -> Losses:
+        """Compute the loss of images (N, C, H, W), masks (N, 1, H, W) with 1 = foreground, and labels (N,)."""
+        h = self.hyperparameters
+        logits, attention = attention_maps(self.backbone, self.layer, images, labels)
+        classification = self.classification_loss(logits, labels)
+        with _untouched_running_statistics(self.backbone):
+            left = self(remaining_image(images, attention, h.slope, h.threshold))
+        mining = left.softmax(1).gather(1, labels[:, None]).mean()
+        mask = F.mse_loss(attention, masks)
+        total = classification + h.mining_weight * mining + h.mask_weight * mask
+        return Losses(total, {"classification": classification, "mining": mining, "mask": mask})
+
+
+def remaining_image(images: Tensor, attention: Tensor, slope: float, threshold: float) -> Tensor:
+    """Remove from images (N, C, H, W) what attention (N, 1, H, W) covers: ``I - T(A) I``."""
+    return images - (slope * (attention - threshold)).sigmoid() * images
+
+
+@contextmanager
+def _untouched_running_statistics(network: nn.Module) -> Iterator[None]:
+    """Keep what batch norm learns for inference free of images without foreground, which inference never sees."""
+    norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+
+
+def _build(task: Task, hyperparameters: Hyperparameters, ranges: Mapping[str, Any] | None) -> GAIN:
+    return GAIN(task, hyperparameters)
+
+
+METHOD = Method("gain", "GAIN", Hyperparameters, _build)

@@ -1,0 +1,68 @@
+"""Right for the Right Reasons: input gradients on the background are penalised.
+
+Ross, Hughes, Doshi-Velez, "Right for the Right Reasons: Training Differentiable Models by Constraining their
+Explanations", IJCAI 2017.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from baselines import checks
+from baselines.base import Losses, Method, Task
+from baselines.classifier import BackboneClassifier
+
+__all__ = ["METHOD", "Hyperparameters", "RightForTheRightReasons", "background_gradient"]
+
+
+@dataclass(frozen=True)
+class Hyperparameters:
+    """Of RRR.
+
+    Attributes
+    ----------
+    weight : float
+        lambda_1 of the paper's Equation 1; 1000 in its experiments.
+    """
+
+    weight: float = 1000.0
+
+    def __post_init__(self) -> None:
+        checks.at_least(0, weight=self.weight)
+
+
+class RightForTheRightReasons(BackboneClassifier):
+    """A backbone whose log-probabilities must not depend on the background.
+
+    Minimises ``cross-entropy + weight * mean_n sum_d (A_nd d/dx_nd sum_k log p_nk)^2`` with A = 1 on the background.
+    """
+
+    def __init__(self, task: Task, hyperparameters: Hyperparameters) -> None:
+        super().__init__(task)
+        self.weight = hyperparameters.weight
+
+    def training_loss(self, images: Tensor, masks: Tensor, labels: Tensor) -> Losses:
+        """Compute the loss of images (N, C, H, W), masks (N, 1, H, W) with 1 = foreground, and labels (N,)."""
+        images = images.detach().requires_grad_()
+        logits = self(images)
+        classification = self.classification_loss(logits, labels)
+        reasons = background_gradient(logits, images, masks)
+        return Losses(classification + self.weight * reasons, {"classification": classification, "reasons": reasons})
+
+
+def background_gradient(logits: Tensor, images: Tensor, masks: Tensor) -> Tensor:
+    """Squared gradient of the summed log-probabilities on the background, summed over pixels, averaged over images."""
+    (gradient,) = torch.autograd.grad(logits.log_softmax(1).sum(), images, create_graph=True)
+    return ((1 - masks) * gradient).square().sum((1, 2, 3)).mean()
+
+
+def _build(task: Task, hyperparameters: Hyperparameters, ranges: Mapping[str, Any] | None) -> RightForTheRightReasons:
+    return RightForTheRightReasons(task, hyperparameters)
+
+
+METHOD = Method("rrr", "Right for the Right Reasons", Hyperparameters, _build)

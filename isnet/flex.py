@@ -1,0 +1,275 @@
+"""LRP-Flex: layer-wise relevance propagation through any ReLU network by changing its backward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from isnet.batch_statistics import BatchStatistics
+from isnet.errors import UnsupportedNetworkError, check_modules
+from isnet.flex_functions import Propagation
+from isnet.flex_trace import FlexTrace, Stem
+from isnet.module_outputs import check_layers, collect_outputs, unwrap
+from isnet.quantities import JointLogits, Quantity
+from isnet.rules import Rule
+
+__all__ = ["Explanation", "LRPFlex"]
+
+
+class Explanation(NamedTuple):
+    """Result of an LRP engine: logits, relevance at the input, and at the outputs of the requested layers."""
+
+    logits: Tensor
+    relevance: Tensor
+    layers: dict[str, Tensor]
+
+
+class LRPFlex:
+    r"""LRP for any network whose non-linearities are ReLUs, as one modified backward pass per heatmap.
+
+    Every ReLU's derivative is replaced by ``a / (a + epsilon)``; all else keeps its derivative. With G the gradient so
+    obtained, the relevance of an activation is ``R = a G``: LRP-epsilon with the whole affine map between two ReLUs
+    (convolution, batch norm, pooling, residual sum) as one layer.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Maps images ``(N, C, H, W)`` to logits ``(N, classes)``. Neither copied nor changed. A ``DataParallel``-style
+        wrapper is looked through.
+    epsilon : float
+        LRP stabiliser, > 0, in units of activations.
+    input_rule : {"zb", "epsilon"}
+        Rule of the first layer. "zb" (z^B) knows that pixels lie in ``[low, high]`` and also sees relevance on black
+        pixels; it needs the images to enter a convolution or linear layer, perhaps batch norm, then ReLU. "epsilon"
+        multiplies the gradient with the image.
+    low, high : float
+        Range of pixel values, for z^B.
+    layers : sequence of str
+        Names of modules (as in ``model.named_modules()``) at whose outputs relevance is wanted too.
+    batch_statistics : {"frozen", "differentiated"}
+        Batch norm in training mode. "frozen": batch statistics are constants of the heatmap, so that no relevance
+        passes between images. "differentiated": relevance also passes through mean and variance, as in the authors'
+        LRP-Flex. The z-plus rule always freezes them.
+    rules : sequence of {"epsilon", "zplus"}
+        Rule behind the first layer: one heatmap per rule and score, in this order. "zplus" follows the positive part
+        of each pre-activation (see :mod:`isnet.positive_part`).
+
+    Raises
+    ------
+    UnsupportedNetworkError
+        If the network has non-linearities other than ReLU (here, as far as modules tell; else when called).
+    ValueError
+        If an argument lies outside its range or a layer does not exist.
+
+    Notes
+    -----
+    Bassi, Decherchi, Cavalli, arXiv 2401.08409, Section III (LRP-Flex). The z-plus form is this project's own.
+
+    Examples
+    --------
+    >>> explain = isnet.LRPFlex(model)
+    >>> logits, relevance, _ = explain(images, isnet.Logit(labels))
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        epsilon: float = 1e-2,
+        input_rule: Literal["zb", "epsilon"] = "zb",
+        low: float = 0.0,
+        high: float = 1.0,
+        layers: Sequence[str] = (),
+        batch_statistics: Literal["frozen", "differentiated"] = "frozen",
+        rules: Sequence[Literal["epsilon", "zplus"]] = ("epsilon",),
+    ) -> None:
+        self.model = unwrap(model)
+        check_arguments(epsilon, input_rule, low, high, rules)
+        if batch_statistics not in ("frozen", "differentiated"):
+            raise ValueError(f"batch_statistics must be frozen or differentiated, got {batch_statistics!r}")
+        check_modules(self.model)
+        self.epsilon, self.input_rule, self.low, self.high = epsilon, input_rule, low, high
+        self.layers, self.rules, self.batch_statistics = tuple(layers), tuple(rules), batch_statistics
+        check_layers(self.model, self.layers)
+
+    def __call__(self, images: Tensor, quantity: Quantity, statistics: BatchStatistics | None = None) -> Explanation:
+        """Classify and explain.
+
+        Parameters
+        ----------
+        images : Tensor
+            Shape ``(N, C, H, W)``.
+        quantity : Quantity
+            What to explain: K scores per image.
+        statistics : BatchStatistics, optional
+            Batch statistics of an earlier pass, to be used as constants by batch norms in training mode.
+
+        Returns
+        -------
+        Explanation
+            ``logits`` (N, classes); ``relevance`` (N, K x rules, C, H, W), rule by rule; ``layers``: name ->
+            (N, K x rules, c, h, w). Differentiable while gradients are enabled, else the same numbers, detached.
+        """
+        create_graph = torch.is_grad_enabled()
+        with torch.inference_mode(False), torch.enable_grad():
+            explanation = self._explain(images, quantity, statistics, create_graph)
+        if create_graph:
+            return explanation
+        return Explanation(
+            explanation.logits.detach(),
+            explanation.relevance.detach(),
+            {name: relevance.detach() for name, relevance in explanation.layers.items()},
+        )
+
+    def _explain(
+        self, images: Tensor, quantity: Quantity, statistics: BatchStatistics | None, create_graph: bool
+    ) -> Explanation:
+        images = self._entrance(images, create_graph)
+        propagation = Propagation(self.epsilon, self.batch_statistics == "frozen")
+        trace, logits, outputs = self._forward(images, propagation, statistics)
+        stems = [] if self.input_rule == "epsilon" else _stems(trace)
+        targets = [_Target("the first layer", stem.output) for stem in stems] or [_Target("the images", images)]
+        entrances = len(targets)
+        targets += [_Target(f"layer {name!r}", value, trace.parts(value)) for name, value in outputs.items()]
+        starts = [(rule, *start) for rule in self.rules for start in self._starts(rule, quantity, logits, trace)]
+        maps = [_heatmaps(targets, propagation, *start, create_graph) for start in starts]
+        relevance = [torch.stack(of_target) for of_target in zip(*maps, strict=True)]
+        layers = {name: found.transpose(0, 1) for name, found in zip(outputs, relevance[entrances:], strict=True)}
+        at_images = self._through(stems, images, relevance) if stems else relevance[0]
+        return Explanation(logits, at_images.transpose(0, 1), layers)
+
+    def _entrance(self, images: Tensor, create_graph: bool) -> Tensor:
+        if images.is_inference():
+            images = images.clone()
+        if create_graph and images.requires_grad:
+            return images
+        # A tensor of its own, so that nothing changes for the caller. Frozen parameters build no graph by themselves.
+        images = images.detach()
+        frozen = not all(parameter.requires_grad for parameter in self.model.parameters())
+        return images.requires_grad_() if self.input_rule == "epsilon" or frozen else images
+
+    def _forward(
+        self, images: Tensor, propagation: Propagation, statistics: BatchStatistics | None
+    ) -> tuple[FlexTrace, Tensor, dict[str, Tensor]]:
+        # The network may overwrite what it is given, which torch forbids for a leaf of the graph.
+        entering = images.clone() if images.requires_grad else images
+        trace = FlexTrace(
+            self.model,
+            entering,
+            propagation,
+            positive_parts="zplus" in self.rules,
+            stem_needs_positive=self.input_rule == "epsilon" or bool(self.layers),
+            statistics=statistics,
+        )
+
+        def read(output: Tensor) -> tuple[Tensor, Tensor] | None:
+            # The network goes on with a clone, so that nothing overwrites the output that is to be explained.
+            return (output, output.clone()) if trace.follows(output) else None
+
+        with collect_outputs(self.model, self.layers, read) as outputs, trace:
+            logits = self.model(entering)
+        check_logits(logits, images)
+        if not trace.follows(logits):
+            raise UnsupportedNetworkError(
+                "the logits cannot be traced back to the images: between them lies an operation that torch's functions "
+                "do not show, such as a custom autograd function or compiled code"
+            )
+        return trace, logits, outputs
+
+    def _starts(
+        self, rule: str, quantity: Quantity, logits: Tensor, trace: FlexTrace
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the explained scores of a rule, and the weights with which their gradients start."""
+        if rule == "zplus":
+            if not isinstance(quantity, JointLogits):
+                raise ValueError("the z-plus rule of LRP-Flex explains all outputs at once: use JointLogits()")
+            positive = trace.positive_output(logits)
+            # The virtual positive outputs P pass their relevance on with the damping P / (P + epsilon) of LRP-Block.
+            yield positive, positive / (positive + self.epsilon)
+            return
+        scores = quantity.scores(logits)
+        for index in range(scores.shape[1]):
+            score = scores[:, index]
+            yield score, torch.ones_like(score)
+
+    def _through(self, stems: list[Stem], images: Tensor, relevance: list[Tensor]) -> Tensor:
+        rule = Rule("epsilon", self.epsilon, (self.low, self.high))
+        parts = [
+            rule.first_layer(stem.layer, stem.inputs, torch.ones_like(stem.inputs[:1]), at_output)
+            for stem, at_output in zip(stems, relevance, strict=False)
+        ]
+        return sum(parts).view(-1, *images.shape)
+
+
+class _Target:
+    """A value whose relevance is wanted, with its positive part and bias part where it is not itself an activation.
+
+    Under the z-plus rule relevance reaches such a value z = P + N + B in two streams: through P, and through
+    N = z - P - B, which the graph holds as a function of z and P.
+    """
+
+    def __init__(self, name: str, value: Tensor, parts: tuple[Tensor, Tensor | None] | None = None) -> None:
+        self.name, self.value = name, value
+        self.positive, self.bias = parts or (None, None)
+        self.sources = [value] if self.positive is None else [value, self.positive]
+
+    def relevance(self, gradients: list[Tensor | None]) -> Tensor:
+        """Return the relevance, given the gradients with respect to the sources."""
+        if all(gradient is None for gradient in gradients):
+            raise UnsupportedNetworkError(
+                f"no relevance reaches {self.name}: the explained score does not depend on it"
+            )
+        at_value, at_positive = gradients[0], gradients[1] if len(gradients) > 1 else None
+        if at_positive is None:
+            return self.value * at_value
+        through_positive = self.positive * at_positive
+        if at_value is None:
+            return through_positive
+        return through_positive + (self.value if self.bias is None else self.value - self.bias) * at_value
+
+
+def _heatmaps(
+    targets: list[_Target], propagation: Propagation, rule: str, score: Tensor, weight: Tensor, create_graph: bool
+) -> list[Tensor]:
+    """Return the relevance of every target for one score."""
+    sources = [source for target in targets for source in target.sources]
+    with propagation.following(rule):
+        found = torch.autograd.grad(
+            score, sources, weight, create_graph=create_graph, retain_graph=True, allow_unused=True
+        )
+    gradients = iter(found)
+    return [target.relevance([next(gradients) for _ in target.sources]) for target in targets]
+
+
+def _stems(trace: FlexTrace) -> list[Stem]:
+    if trace.not_a_stem or not trace.stems:
+        found = f"they reach '{trace.not_a_stem}'" if trace.not_a_stem else "no such layer was met"
+        raise UnsupportedNetworkError(
+            "the z^B rule needs the images to enter a convolution or linear layer, perhaps batch norm, then ReLU, but "
+            f"{found}; use input_rule='epsilon'"
+        )
+    return trace.stems
+
+
+def check_arguments(epsilon: float, input_rule: str, low: float, high: float, rules: Sequence[str]) -> None:
+    """Raise ValueError for an engine's argument outside its range."""
+    if not epsilon > 0:
+        raise ValueError(f"epsilon must be positive, got {epsilon}")
+    if input_rule not in ("zb", "epsilon"):
+        raise ValueError(f"input_rule must be zb or epsilon, got {input_rule!r}")
+    if not low <= 0 <= high or low == high:
+        raise ValueError(f"the z^B rule needs low <= 0 <= high and low < high, got [{low}, {high}]")
+    if not rules or any(rule not in ("epsilon", "zplus") for rule in rules) or len(set(rules)) < len(rules):
+        raise ValueError(f"rules must name epsilon, zplus, or both, each once, got {tuple(rules)}")
+
+
+def check_logits(logits: object, images: Tensor) -> None:
+    """Raise UnsupportedNetworkError unless the network returned one row of logits per image."""
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[0] != images.shape[0]:
+        found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise UnsupportedNetworkError(
+            f"the network must return logits of shape (N, classes), but returned {found}; switch off "
+            "auxiliary outputs (in torchvision, aux_logits=False) or wrap the network"
+        )

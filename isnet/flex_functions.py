@@ -1,0 +1,120 @@
+"""Autograd functions whose backward pass follows an LRP rule while a heatmap is made, and true calculus otherwise.
+
+A heatmap and the gradient of its loss traverse the same graph. Which rule holds is a field of the call that built
+the graph (:class:`Propagation`), so nothing is global and two calls cannot disturb each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+__all__ = ["DampedReLU", "Propagation", "TrainingBatchNorm"]
+
+
+class Propagation:
+    """The rule under which one call's graph is traversed: None (calculus), "epsilon" or "zplus"."""
+
+    def __init__(self, epsilon: float, frozen_statistics: bool) -> None:
+        self.epsilon = epsilon
+        self.frozen_statistics = frozen_statistics
+        self.rule: str | None = None
+
+    @property
+    def freezes(self) -> bool:
+        """Whether batch statistics are constants now; z-plus is defined for constant ones only."""
+        return self.rule == "zplus" or (self.rule is not None and self.frozen_statistics)
+
+    @contextmanager
+    def following(self, rule: str) -> Iterator[None]:
+        """Traverse the graph under `rule` inside the context."""
+        self.rule = rule
+        try:
+            yield
+        finally:
+            self.rule = None
+
+
+class DampedReLU(Function):
+    """ReLU with LRP's damping a / (z + epsilon) in place of its derivative while a heatmap is made.
+
+    The epsilon rule sends ``G a / (a + epsilon)`` to the pre-activation z; the z-plus rule sends
+    ``G a / (P + epsilon)`` to P, the positive part of z, which is carried beside it. With G the relevance per unit of
+    activation (R = a G), both are the LRP rules of all affine operations between two ReLUs taken as one layer (arXiv
+    2401.08409, LRP-Flex).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, positive: Tensor | None, propagation: Propagation, inplace: bool) -> Tensor:
+        if inplace:
+            ctx.mark_dirty(z)
+            activation = z.relu_()
+        else:
+            activation = z.relu()
+        ctx.save_for_backward(activation, positive)
+        ctx.propagation = propagation
+        ctx.set_materialize_grads(False)
+        return activation
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, ...]:
+        if grad is None:
+            return None, None, None, None
+        activation, positive = ctx.saved_tensors
+        rule, epsilon = ctx.propagation.rule, ctx.propagation.epsilon
+        if rule is None:
+            return torch.ops.aten.threshold_backward(grad, activation, 0), None, None, None
+        if rule == "epsilon":
+            return grad * (activation / (activation + epsilon)), None, None, None
+        return None, grad * (activation / (positive + epsilon)), None, None
+
+
+class TrainingBatchNorm(Function):
+    """Batch norm in training mode whose batch statistics can be constants while a heatmap is made.
+
+    The forward pass and its true derivative are batch norm's own. A heatmap then sees the affine map that the
+    statistics define, so no relevance flows through them from one image to another. Also returns the batch mean and
+    the inverse (biased) standard deviation.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        running: tuple[Tensor | None, ...],
+        momentum: float,
+        eps: float,
+        propagation: Propagation,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        out, mean, inverse_std = torch.native_batch_norm(x, weight, bias, *running, True, momentum, eps)
+        ctx.save_for_backward(x, weight, mean, inverse_std)
+        ctx.eps, ctx.propagation = eps, propagation
+        ctx.mark_non_differentiable(mean, inverse_std)
+        ctx.set_materialize_grads(False)
+        return out, mean, inverse_std
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
+        if grad is None:
+            return (None,) * 7
+        x, weight, mean, inverse_std = ctx.saved_tensors
+        if ctx.propagation.freezes:
+            scale = inverse_std if weight is None else inverse_std * weight
+            return (grad * per_channel(scale, x.ndim), *(None,) * 6)
+        needed = [ctx.needs_input_grad[0], weight is not None, weight is not None]
+        gradients = torch.ops.aten.native_batch_norm_backward(
+            grad, x, weight, None, None, mean, inverse_std, True, ctx.eps, needed
+        )
+        return (*gradients, None, None, None, None)
+
+
+def per_channel(values: Tensor, ndim: int) -> Tensor:
+    """View one value per channel so that it broadcasts over ``(N, C, ...)`` with `ndim` dimensions."""
+    return values.view(-1, *(1,) * (ndim - 2))

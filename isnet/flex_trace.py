@@ -1,0 +1,388 @@
+"""Follow one forward pass function by function, so that LRP-Flex can change its backward pass.
+
+A ``TorchFunctionMode`` sees every torch function that the network calls, in this thread and for this call alone: the
+modules are neither changed nor hooked, in-place, reused and functional ReLUs are all reached, and an operation without
+an LRP rule is an error instead of a silently wrong heatmap.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from isnet import function_names as names
+from isnet import positive_part
+from isnet.affine_layers import Convolution, Linear, Weighted
+from isnet.batch_statistics import BatchStatistics, Statistics, batch_counters
+from isnet.errors import unsupported_operation
+from isnet.flex_functions import DampedReLU, Propagation, TrainingBatchNorm, per_channel
+from isnet.positive_part import Signed
+
+__all__ = ["FlexTrace", "Stem"]
+
+_AFFINE_ARGUMENTS = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
+_NETWORK_NODES = ("Convolution", "Relu", "NativeBatchNorm", "MaxPool", "Addmm")
+_BATCH_NORM_SIGNATURE = inspect.signature(F.batch_norm)
+
+
+@dataclass(frozen=True)
+class Stem:
+    """The first layer, from the images to the first ReLU: convolution or linear, perhaps batch norm, ReLU.
+
+    Attributes
+    ----------
+    layer : Weighted
+        Fused with its batch norm; its biases are constants, but for the share that gamma scales.
+    inputs : Tensor
+        The images, as the layer reads them (perhaps flattened).
+    normalised : bool
+        Whether a batch norm is in it already.
+    output : Tensor or None
+        Output of the ReLU.
+    """
+
+    layer: Weighted
+    inputs: Tensor
+    normalised: bool = False
+    output: Tensor | None = None
+
+    def followed_by(self, statistics: Statistics, weight: Tensor | None, bias: Tensor | None) -> Stem:
+        """Return the stem with a batch norm."""
+        scale, shift = statistics.unbiased().scale_and_shift(weight, None if bias is None else bias.detach())
+        return replace(self, layer=self.layer.followed_by(scale, shift), normalised=True)
+
+
+@dataclass(frozen=True)
+class _Value:
+    """What is known of a tensor that depends on the images."""
+
+    signed: Signed | None = None
+    is_images: bool = False
+    stem: Stem | None = None
+
+
+class FlexTrace(TorchFunctionMode):
+    """Run a network's forward pass so that its graph can be traversed under an LRP rule.
+
+    Attributes
+    ----------
+    stems : list of Stem
+        First layers met, with their ReLU outputs.
+    not_a_stem : str or None
+        Name of a function that used the images, or a first layer's output, in a way the z^B rule does not cover.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        propagation: Propagation,
+        positive_parts: bool,
+        stem_needs_positive: bool,
+        statistics: BatchStatistics | None,
+    ) -> None:
+        super().__init__()
+        self._model, self._propagation = model, propagation
+        self._positive_parts, self._stem_needs_positive = positive_parts, stem_needs_positive
+        self._replay = None if statistics is None else statistics.replay()
+        self._counters = set() if statistics is None else batch_counters(model)
+        self._values: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+        self._looked_at: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+        signed = None
+        if positive_parts and stem_needs_positive and bool((images < 0).any()):
+            signed = Signed(images.clamp(min=0))
+        self._values[images] = _Value(signed, is_images=True)
+        self.stems: list[Stem] = []
+        self.not_a_stem: str | None = None
+
+    def follows(self, value: Tensor) -> bool:
+        """Say whether `value` is known to depend on the images."""
+        return value in self._values
+
+    def positive_output(self, value: Tensor) -> Tensor:
+        """Return the z-plus rule's virtual positive output of `value`."""
+        signed = self._values[value].signed
+        return value if signed is None else signed.denominator(value)
+
+    def parts(self, value: Tensor) -> tuple[Tensor, Tensor | None] | None:
+        """Return the positive part and the bias part of `value`; None if it is its own positive part."""
+        signed = self._values[value].signed
+        return None if signed is None else signed.materialise(value)
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", str(func))
+        operands = self._operands(args, kwargs)
+        if not operands:
+            return args[0] if name == "add_" and id(args[0]) in self._counters else func(*args, **kwargs)
+        self._refuse_escapes(name, args, kwargs)
+        if name in names.AFFINE:
+            return self._affine(func, name, args, kwargs)
+        if name in ("relu", "relu_"):
+            return self._relu(name, args, kwargs)
+        if func is F.batch_norm:
+            return self._batch_norm(args, kwargs)
+        handler = self._linear_handler(name)
+        if handler is not None:
+            self._leave_stem(name, operands)
+            return handler(func, name, args, kwargs)
+        return self._look_at(func, name, args, kwargs)
+
+    def _linear_handler(self, name: str) -> Callable[..., Any] | None:
+        if name in names.NONNEGATIVE:
+            return self._nonnegative
+        if name in names.ADD | names.SUBTRACT | names.REVERSED_SUBTRACT:
+            return self._add
+        if name in names.MULTIPLY | names.DIVIDE | names.NEGATE:
+            return self._scale
+        if name in names.CONCATENATE:
+            return self._concatenate
+        if name in names.MAX_POOL:
+            return self._max_pool
+        return self._dropout if name in names.DROPOUT else None
+
+    def _operands(self, args: tuple, kwargs: dict) -> list[Tensor]:
+        known = (self._values, self._looked_at)
+        return [
+            item
+            for item in _flat((*args, *kwargs.values()))
+            if isinstance(item, Tensor) and any(item in table for table in known)
+        ]
+
+    def _refuse_escapes(self, name: str, args: tuple, kwargs: dict) -> None:
+        if name in names.ESCAPES or kwargs.get("out") is not None or kwargs.get("rounding_mode") is not None:
+            raise unsupported_operation(self._model, name)
+        if self._positive_parts and names.writes_in_place(name, args, kwargs) and args[0]._is_view():
+            raise unsupported_operation(self._model, name, "the z-plus rule cannot follow writing through a view, by")
+        if not torch.is_grad_enabled():
+            raise unsupported_operation(self._model, name, "gradients are switched off inside the network at")
+        for item in _flat((*args, *kwargs.values())):
+            if isinstance(item, Tensor) and item not in self._values and _reaches_activations(item):
+                raise unsupported_operation(self._model, name, "an activation was lost from sight before")
+
+    def _look_at(self, func: Callable, name: str, args: tuple, kwargs: dict) -> Any:
+        """Shapes, types and comparisons pass no relevance on, as long as nothing is computed with the comparison."""
+        out = func(*args, **kwargs)
+        for item in _flat(out):
+            if not isinstance(item, Tensor) or name in names.FACTORIES:
+                continue
+            if item.is_floating_point():
+                raise unsupported_operation(self._model, name)
+            self._looked_at[item] = True
+        return out
+
+    def _leave_stem(self, name: str, operands: list[Tensor]) -> None:
+        for operand in operands:
+            value = self._values.get(operand, _Value())
+            if (value.stem is not None and name != "clone") or (value.is_images and name not in names.RESHAPE):
+                self.not_a_stem = self.not_a_stem or name
+
+    def _affine(self, func: Callable, name: str, args: tuple, kwargs: dict) -> Tensor:
+        given = dict(zip(_AFFINE_ARGUMENTS, args, strict=False)) | kwargs
+        inputs = given.pop("input")
+        value = self._values.get(inputs)
+        if value is None or self._traced(given["weight"], given.get("bias")):
+            raise unsupported_operation(self._model, name, "no LRP rule for weights that depend on the image, in")
+        try:
+            layer = Linear(given["weight"], given.get("bias")) if name == "linear" else Convolution.of(**given)
+        except ValueError as error:
+            raise unsupported_operation(self._model, name, f"no LRP rule for {error}") from error
+        if value.stem is not None:
+            self.not_a_stem = self.not_a_stem or name
+        signed = stem = None
+        if self._positive_parts and (self._stem_needs_positive or not value.is_images):
+            signed = Signed.affine(layer, inputs, value.signed)
+        if value.is_images:
+            stem = Stem(replace(layer, bias=None if layer.bias is None else layer.bias.detach()), inputs)
+        out = func(*args, **kwargs)
+        self._values[out] = _Value(signed, stem=stem)
+        return out
+
+    def _relu(self, name: str, args: tuple, kwargs: dict) -> Tensor:
+        z = args[0] if args else kwargs["input"]
+        inplace = name == "relu_" or bool(kwargs.get("inplace", args[1] if len(args) > 1 else False))
+        value = self._values[z]
+        positive = None
+        if self._positive_parts and (value.stem is None or self._stem_needs_positive):
+            # A clone, since the ReLU may overwrite z.
+            positive = z.clone() if value.signed is None else value.signed.denominator(z)
+        activation = DampedReLU.apply(z, positive, self._propagation, inplace)
+        if value.stem is not None:
+            self.stems.append(replace(value.stem, output=activation))
+        elif value.is_images:
+            self.not_a_stem = self.not_a_stem or name
+        self._values[activation] = _Value()
+        return activation
+
+    def _batch_norm(self, args: tuple, kwargs: dict) -> Tensor:
+        call = _BATCH_NORM_SIGNATURE.bind(*args, **kwargs)
+        call.apply_defaults()
+        a = call.arguments
+        x, value = a["input"], self._values[a["input"]]
+        out, statistics = self._normalise(a)
+        scale, shift = statistics.scale_and_shift(a["weight"], a["bias"])
+        signed = None
+        if self._positive_parts and not (value.stem is not None and not self._stem_needs_positive):
+            signed = (value.signed or Signed(x)).scaled(x, scale, shift)
+        stem = None
+        if value.stem is not None and not value.stem.normalised:
+            stem = value.stem.followed_by(statistics, a["weight"], a["bias"])
+        else:
+            self._leave_stem("batch_norm", [x])
+        self._values[out] = _Value(signed, stem=stem)
+        return out
+
+    def _normalise(self, a: dict[str, Any]) -> tuple[Tensor, Statistics]:
+        x, running = a["input"], (a["running_mean"], a["running_var"])
+        if not a["training"]:
+            return F.batch_norm(**a), Statistics.running(*running, a["eps"])
+        if self._replay is not None:
+            statistics = next(self._replay)
+            scale, shift = statistics.scale_and_shift(a["weight"], a["bias"])
+            return torch.addcmul(per_channel(shift, x.ndim), x, per_channel(scale, x.ndim)), statistics
+        out, mean, inverse_std = TrainingBatchNorm.apply(
+            x, a["weight"], a["bias"], running, a["momentum"], a["eps"], self._propagation
+        )
+        return out, Statistics(mean, inverse_std, x.numel() // x.shape[1], a["eps"])
+
+    def _nonnegative(self, func: Callable, name: str, args: tuple, kwargs: dict) -> Any:
+        source = args[0] if args else kwargs["input"]
+        value = self._values.get(source)
+        if value is None:
+            raise unsupported_operation(self._model, name, "no LRP rule for indices that depend on the image, in")
+        signed = None
+        if self._positive_parts and names.has_other_terms(name, args, kwargs):
+            raise unsupported_operation(
+                self._model, name, "no z-plus rule for padding with a value other than 0 or negative weights, in"
+            )
+        if value.signed is not None:
+            signed = value.signed.mapped(source, lambda part: func(part, *args[1:], **kwargs))
+        out = func(*args, **kwargs)
+        for index, item in enumerate(_flat(out)):
+            if isinstance(item, Tensor) and item.is_floating_point():
+                self._values[item] = _Value(
+                    None if signed is None else signed[index],
+                    is_images=value.is_images and name in names.RESHAPE,
+                    stem=value.stem if name == "clone" else None,
+                )
+        return out
+
+    def _add(self, func: Callable, name: str, args: tuple, kwargs: dict) -> Tensor:
+        if kwargs.get("alpha", 1) != 1:
+            raise unsupported_operation(self._model, name, "no LRP rule for a sum with alpha, in")
+        left, right = args[0], args[1] if len(args) > 1 else kwargs["other"]
+        signed = None
+        if self._positive_parts:
+            pair = (right, left) if name in names.REVERSED_SUBTRACT else (left, right)
+            signed = self._signed_sum(*pair, subtract=name not in names.ADD)
+        out = func(*args, **kwargs)
+        self._values[out] = _Value(signed)
+        return out
+
+    def _signed_sum(self, left: Any, right: Any, subtract: bool) -> Signed | None:
+        traced = self._traced(left, right)
+        if len(traced) == 2:
+            return positive_part.add(traced, [self._values[item].signed for item in traced], subtract)
+        value, constant = (left, right) if traced[0] is left else (right, left)
+        factor = -1.0 if subtract and value is right else 1.0
+        constant = torch.as_tensor(constant, dtype=value.dtype, device=value.device)
+        signed = self._values[value].signed or Signed(value)
+        return signed.times(value, factor, -constant if subtract and value is left else constant)
+
+    def _scale(self, func: Callable, name: str, args: tuple, kwargs: dict) -> Tensor:
+        left, right = args[0], -1.0
+        if name not in names.NEGATE:
+            right = args[1] if len(args) > 1 else kwargs["other"]
+        traced = self._traced(left, right)
+        if (
+            len(traced) != 1
+            or len(self._operands((left, right), {})) != 1
+            or (name in names.DIVIDE and traced[0] is right)
+        ):
+            raise unsupported_operation(
+                self._model, name, "no LRP rule for the product of two activations (a gate), in"
+            )
+        value, factor = (left, right) if traced[0] is left else (right, left)
+        signed = None
+        if self._positive_parts:
+            factor = 1 / factor if name in names.DIVIDE else factor
+            signed = (self._values[value].signed or Signed(value)).times(value, factor)
+        out = func(*args, **kwargs)
+        self._values[out] = _Value(signed)
+        return out
+
+    def _traced(self, *items: Any) -> list[Tensor]:
+        return [item for item in items if isinstance(item, Tensor) and item in self._values]
+
+    def _concatenate(self, func: Callable, name: str, args: tuple, kwargs: dict) -> Tensor:
+        tensors = list(args[0] if args else kwargs["tensors"])
+        dim = args[1] if len(args) > 1 else kwargs.get("dim", 0)
+        signed = None
+        if self._positive_parts:
+            values = [self._values.get(item, _Value(Signed(torch.zeros_like(item), item))) for item in tensors]
+            signed = positive_part.concatenate(tensors, [value.signed for value in values], dim)
+        out = func(*args, **kwargs)
+        self._values[out] = _Value(signed)
+        return out
+
+    def _max_pool(self, func: Callable, name: str, args: tuple, kwargs: dict) -> Tensor:
+        source = args[0] if args else kwargs["input"]
+        signed = self._values[source].signed
+        if signed is None:
+            out = func(*args, **kwargs)
+            self._values[out] = _Value()
+            return out
+        pool = getattr(F, f"{name.removeprefix('_')}_with_indices")
+        out, indices = pool(*args, **{key: value for key, value in kwargs.items() if key != "return_indices"})
+        spatial = 2 if source.ndim > 2 else 1
+
+        def routed(part: Tensor) -> Tensor:
+            return part.flatten(spatial).gather(-1, indices.flatten(spatial)).view_as(indices)
+
+        self._values[out] = _Value(signed.mapped(source, routed)[0])
+        return out
+
+    def _dropout(self, func: Callable, name: str, args: tuple, kwargs: dict) -> Tensor:
+        source = args[0] if args else kwargs["input"]
+        signed = self._values[source].signed
+        if signed is None:
+            out = func(*args, **kwargs)
+            self._values[out] = _Value()
+            return out
+        # The same units must be dropped from the value and from its positive part.
+        kept = func(torch.ones_like(source), *args[1:], **kwargs)
+        out = source * kept
+        self._values[out] = _Value(signed.times(source, kept))
+        return out
+
+
+def _reaches_activations(item: Tensor) -> bool:
+    """Say whether an unknown tensor was computed from an activation or by layers; one of parameters alone was not."""
+    pending, seen = [item.grad_fn], set()
+    while pending:
+        node = pending.pop()
+        if node is None or node in seen:
+            continue
+        if isinstance(node, (DampedReLU._backward_cls, TrainingBatchNorm._backward_cls)):
+            return True
+        if node.name().startswith(_NETWORK_NODES):
+            return True
+        seen.add(node)
+        pending.extend(parent for parent, _ in node.next_functions)
+    return False
+
+
+def _flat(items: Any) -> list[Any]:
+    if isinstance(items, (tuple, list)):
+        return [leaf for item in items for leaf in _flat(item)]
+    return [items]

@@ -1,0 +1,200 @@
+"""The ISNet's heatmap loss: relevance on the background must vanish, relevance on the foreground must stay alive."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from isnet.pooling import gwrp
+
+__all__ = ["HeatmapLoss", "Losses"]
+
+_TINY = 1e-10
+_ACTIVATION_CEILING = 1 - 1e-7
+
+
+class Losses(NamedTuple):
+    """What a method's ``training_loss`` returns: the scalar to minimise and its named parts, unweighted."""
+
+    total: Tensor
+    parts: dict[str, Tensor]
+
+
+class HeatmapLoss(nn.Module):
+    r"""Penalise relevance outside the foreground mask and keep the relevance inside it in a natural range.
+
+    Per image, ``w1 * background + w2 * foreground``:
+
+    * *background*: heatmaps are normalised by their mean absolute relevance in the foreground, each channel's
+      background is pooled with :func:`isnet.gwrp` to g, squashed to ``g / (g + saturation)``, and its cross-entropy
+      with 0 is averaged over channels and maps;
+    * *foreground*: F, the absolute relevance in the foreground, is pulled into ``[c1, c2]``; without it a network could
+      satisfy the background loss by making the whole heatmap vanish.
+
+    Parameters
+    ----------
+    c1, c2 : float or sequence of float
+        Natural range of F, ``0 < c1 < c2``; see :func:`isnet.relevance_range`. One value for all heatmaps, or one per
+        heatmap (Dual ISNet).
+    w1, w2 : float
+        Weights of the background and the foreground term. With ``w2=0`` the loss is the unweighted background term,
+        as in the authors' implementation.
+    decay : float
+        GWRP decay d over background pixels, in [0, 1]: near 0 punishes the single strongest pixel, near 1 the mean.
+    saturation : float
+        E > 0 of ``g / (g + E)``.
+    foreground : {"hybrid", "l2", "l1"}
+        Growth of the foreground term above c2. "hybrid" is quadratic up to ``c1 + c2`` and linear beyond.
+    normalization : {"abs_roi_mean", "roi_mean", "none"}
+        Divide heatmaps by their mean absolute relevance in the foreground, by their mean relevance there, or only
+        multiply them by their number of entries C*H*W ("none", as the authors' implementation does).
+    reduction : {"mean", "sum", "none"}
+        Over the images of the batch.
+    channel_decay : float
+        GWRP decay over channels; 1 (default) is the mean.
+
+    Raises
+    ------
+    ValueError
+        If an argument lies outside its range.
+
+    Notes
+    -----
+    Nature Communications 15, 291, 2024, Methods; "hybrid" foreground loss: arXiv 2401.08409, Section III. NaNs in a
+    heatmap are replaced by the mean of the finite foreground relevance and infinities by the finite extremes, all
+    without gradient.
+    """
+
+    def __init__(
+        self,
+        c1: float | Sequence[float],
+        c2: float | Sequence[float],
+        w1: float = 1.0,
+        w2: float = 1.0,
+        decay: float = 0.9,
+        saturation: float = 1.0,
+        foreground: Literal["hybrid", "l2", "l1"] = "hybrid",
+        normalization: Literal["abs_roi_mean", "roi_mean", "none"] = "abs_roi_mean",
+        reduction: Literal["mean", "sum", "none"] = "mean",
+        channel_decay: float = 1.0,
+    ) -> None:
+        super().__init__()
+        lower, upper = torch.as_tensor(c1, dtype=torch.float64), torch.as_tensor(c2, dtype=torch.float64)
+        if lower.shape != upper.shape or lower.ndim > 1:
+            raise ValueError(f"c1 and c2 must both be numbers or sequences of the same length, got {c1} and {c2}")
+        if not bool(((lower > 0) & (lower < upper) & upper.isfinite()).all()):
+            raise ValueError(f"the foreground range needs 0 < c1 < c2, got c1={c1}, c2={c2}")
+        for name, weight in (("w1", w1), ("w2", w2)):
+            if not weight >= 0:
+                raise ValueError(f"{name} must be at least 0, got {weight}")
+        for name, value in (("decay", decay), ("channel_decay", channel_decay)):
+            if not 0 <= value <= 1:
+                raise ValueError(f"{name} must lie in [0, 1], got {value}")
+        if not saturation > 0:
+            raise ValueError(f"saturation must be positive, got {saturation}")
+        _one_of("foreground", foreground, ("hybrid", "l2", "l1"))
+        _one_of("normalization", normalization, ("abs_roi_mean", "roi_mean", "none"))
+        _one_of("reduction", reduction, ("mean", "sum", "none"))
+        # Not persistent: an ISNet's weights are those of its backbone alone.
+        self.register_buffer("c1", lower, persistent=False)
+        self.register_buffer("c2", upper, persistent=False)
+        self.w1, self.w2, self.decay, self.saturation = w1, w2, decay, saturation
+        self.foreground, self.normalization, self.reduction = foreground, normalization, reduction
+        self.channel_decay = channel_decay
+
+    def forward(self, relevance: Tensor, masks: Tensor) -> Tensor:
+        """Compute the loss.
+
+        Parameters
+        ----------
+        relevance : Tensor
+            Heatmaps, shape ``(N, K, C, H, W)``.
+        masks : Tensor
+            Foreground masks, 1 = foreground, shape ``(N, 1 or C, h, w)``; another resolution is pooled to ``(H, W)``, a
+            pixel being foreground if any part of it is.
+
+        Returns
+        -------
+        Tensor
+            Scalar, or shape ``(N,)`` with ``reduction="none"``.
+
+        Raises
+        ------
+        ValueError
+            If shapes do not fit.
+        """
+        mask = _fit_mask(masks, relevance)
+        relevance = _finite(relevance, mask)
+        background = self._background(relevance, mask)
+        losses = background if self.w2 == 0 else self.w1 * background + self.w2 * self._foreground(relevance, mask)
+        return {"mean": losses.mean, "sum": losses.sum, "none": losses.clone}[self.reduction]()
+
+    def _background(self, relevance: Tensor, mask: Tensor) -> Tensor:
+        normalised = (self._normalise(relevance, mask) * (1 - mask)).flatten(3)
+        pooled = gwrp(normalised, self.decay)
+        # -log(1 - g / (g + E)) without the cancellation of 1 - g / (g + E), capped where the authors clamp g / (g + E).
+        ceiling = -math.log(1 - torch.tensor(_ACTIVATION_CEILING, dtype=relevance.dtype).item())
+        per_channel = torch.log1p(pooled / self.saturation).clamp(max=ceiling)
+        return gwrp(per_channel, self.channel_decay).mean(1)
+
+    def _normalise(self, relevance: Tensor, mask: Tensor) -> Tensor:
+        if self.normalization == "none":
+            return relevance.abs() * relevance[0, 0].numel()
+        reference = relevance.abs() if self.normalization == "abs_roi_mean" else relevance
+        area = mask.sum((2, 3, 4), keepdim=True)
+        mean = (reference * mask).sum((2, 3, 4), keepdim=True) / (area + _TINY) + _TINY
+        return (reference / mean).abs()
+
+    def _foreground(self, relevance: Tensor, mask: Tensor) -> Tensor:
+        total = (relevance.abs() * mask).sum((2, 3, 4))
+        c1, c2 = self.c1.to(total.dtype), self.c2.to(total.dtype)
+        if c1.ndim and c1.shape[0] != total.shape[1]:
+            raise ValueError(f"the loss has {c1.shape[0]} foreground ranges, but there are {total.shape[1]} heatmaps")
+        low = ((total / c1).clamp(max=1) - 1).square()
+        excess = (total - c2).clamp(min=0)
+        high = excess if self.foreground == "l1" else (excess / c1).square()
+        if self.foreground == "hybrid":
+            high = torch.where(total <= c1 + c2, high, total - (c1 + c2) + 1)
+        return (low + high).mean(1)
+
+
+def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+
+
+def _fit_mask(masks: Tensor, relevance: Tensor) -> Tensor:
+    """Return masks as ``(N, 1, 1 or C, H, W)`` of the heatmaps' type."""
+    if relevance.ndim != 5 or masks.ndim != 4 or masks.shape[0] != relevance.shape[0]:
+        raise ValueError(
+            "expected relevance (N, K, C, H, W) and masks (N, 1 or C, h, w), got "
+            f"{tuple(relevance.shape)} and {tuple(masks.shape)}"
+        )
+    mask = masks.to(relevance.dtype)
+    size = relevance.shape[-2:]
+    if mask.shape[-2:] != size:
+        mask = (F.adaptive_avg_pool2d(mask, size) > 0).to(relevance.dtype)
+    if mask.shape[1] != relevance.shape[2]:
+        mask = mask[:, :1].expand(-1, relevance.shape[2], -1, -1)
+    return mask[:, None]
+
+
+def _finite(relevance: Tensor, mask: Tensor) -> Tensor:
+    finite = relevance.isfinite()
+    if bool(finite.all()):
+        return relevance
+    values = relevance.detach()
+    foreground = finite & (mask > 0)
+    number = foreground.sum().clamp(min=1)
+    mean = values.where(foreground, 0).sum() / number
+    filled = torch.where(
+        values.isnan(),
+        mean,
+        values.clamp(values[finite].min(), values[finite].max()) if bool(finite.any()) else torch.zeros_like(values),
+    )
+    return torch.where(finite, relevance, filled)

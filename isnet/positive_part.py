@@ -1,0 +1,143 @@
+"""The positive part of pre-activations, from which LRP-z+ is propagated as a modified backward pass.
+
+Between two ReLUs a network is affine. Beside each value z of such a stretch we carry its positive part P, what the
+preceding activations (all >= 0) contribute with a positive sign, and its bias part B, so that ``z = P + N + B`` with
+``P >= 0 >= N``. N is never stored: it is ``z - P - B``. At the next ReLU the z-plus rule's denominator is
+``P + max(B, 0)``, and relevance per unit of activation flows back as
+``G_j = sum_k dP_k/da_j * a_k / (P_k + epsilon) * G_k``.
+
+A convolution or linear layer that reads activations directly, and the batch norms behind it, are kept as one affine map
+with fused weights until P is needed: the z-plus rule of the fused layer then costs a single extra convolution, and the
+sign split is that of the fused weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from isnet.affine_layers import Linear, Weighted
+from isnet.flex_functions import per_channel
+
+__all__ = ["Signed"]
+
+
+@dataclass(frozen=True)
+class _Fused:
+    """The output of `layer` for non-negative inputs, not yet computed for its positive weights."""
+
+    layer: Weighted
+    inputs: Tensor
+
+
+class Signed:
+    """Positive part and bias part of one value. A value without one is non-negative: P is the value, N = B = 0."""
+
+    def __init__(self, positive: Tensor | None, bias: Tensor | None = None, fused: _Fused | None = None) -> None:
+        self._positive, self._bias, self._fused = positive, bias, fused
+
+    @classmethod
+    def affine(cls, layer: Weighted, inputs: Tensor, source: Signed | None) -> Signed:
+        """Split the output of a convolution or linear layer for `inputs`, whose own split is `source`."""
+        if source is None:
+            return cls(None, fused=_Fused(layer, inputs))
+        positive, negative, constant = source.parts(inputs)
+        linear = layer.without_bias()
+        split = linear.positive()(positive) + linear.negative()(negative)
+        constant = None if constant is None else linear(constant.expand_as(inputs))
+        return cls(split, _add(constant, _own_bias(layer, split.ndim)))
+
+    def scaled(self, value: Tensor, scale: Tensor, shift: Tensor) -> Signed:
+        """Split ``scale * value + shift`` with one scale and shift per channel (batch norm)."""
+        # A linear layer's outputs are its last dimension, batch norm's channels the second one.
+        if self._fused is not None and (value.ndim == 2 or not isinstance(self._fused.layer, Linear)):
+            return Signed(None, fused=_Fused(self._fused.layer.followed_by(scale, shift), self._fused.inputs))
+        return self.times(value, per_channel(scale, value.ndim), per_channel(shift, value.ndim))
+
+    def times(self, value: Tensor, factor: Tensor | float, offset: Tensor | None = None) -> Signed:
+        """Split ``factor * value + offset`` for a factor that does not depend on the image."""
+        positive, negative, bias = self.parts(value)
+        factor = torch.as_tensor(factor, dtype=value.dtype, device=value.device)
+        split = torch.where(factor > 0, factor * positive, factor * negative)
+        return Signed(split, _add(None if bias is None else factor * bias, offset))
+
+    def mapped(self, value: Tensor, function: Callable[[Tensor], Tensor | tuple[Tensor, ...]]) -> list[Signed]:
+        """Split the outputs of a linear `function` with coefficients >= 0 (pooling, views, selections)."""
+        positive, bias = self.materialise(value)
+        positives = _tuple(function(positive))
+        if bias is None:
+            return [Signed(part) for part in positives]
+        # Contiguous, since the function may be a view.
+        biases = _tuple(function(bias.expand_as(value).contiguous()))
+        return [Signed(part, constant) for part, constant in zip(positives, biases, strict=True)]
+
+    def materialise(self, value: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return P and B; B broadcasts over `value`."""
+        if self._positive is None:
+            layer = self._fused.layer
+            self._positive = layer.without_bias().positive()(self._fused.inputs)
+            self._bias = _own_bias(layer, value.ndim)
+            self._fused = None
+        return self._positive, self._bias
+
+    def parts(self, value: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return P, N and B of `value`."""
+        positive, bias = self.materialise(value)
+        negative = value - positive if bias is None else value - positive - bias
+        return positive, negative, bias
+
+    def denominator(self, value: Tensor) -> Tensor:
+        """Return the z-plus rule's pre-activation ``P + max(B, 0)``."""
+        positive, bias = self.materialise(value)
+        return positive if bias is None else positive + bias.clamp(min=0)
+
+
+def add(values: list[Tensor], signs: list[Signed | None], subtract: bool = False) -> Signed | None:
+    """Split the sum (or difference) of two values that depend on the image."""
+    if not subtract and all(sign is None for sign in signs):
+        return None
+    (first, second), (left, right) = values, signs
+    positive, bias = (first, None) if left is None else left.materialise(first)
+    if not subtract:
+        other, other_bias = (second, None) if right is None else right.materialise(second)
+        return Signed(positive + other, _add(bias, other_bias))
+    if right is None:
+        return Signed(positive + torch.zeros_like(second), bias)
+    _, negative, other_bias = right.parts(second)
+    return Signed(positive - negative, _add(bias, None if other_bias is None else -other_bias))
+
+
+def concatenate(values: list[Tensor], signs: list[Signed | None], dim: int) -> Signed | None:
+    """Split a concatenation."""
+    if all(sign is None for sign in signs):
+        return None
+    parts = [
+        (value, None) if sign is None else sign.materialise(value) for value, sign in zip(values, signs, strict=True)
+    ]
+    positive = torch.cat([part for part, _ in parts], dim)
+    if all(bias is None for _, bias in parts):
+        return Signed(positive)
+    biases = [
+        torch.zeros_like(value) if bias is None else bias.expand_as(value)
+        for value, (_, bias) in zip(values, parts, strict=True)
+    ]
+    return Signed(positive, torch.cat(biases, dim))
+
+
+def _add(left: Tensor | None, right: Tensor | None) -> Tensor | None:
+    if left is None or right is None:
+        return right if left is None else left
+    return left + right
+
+
+def _own_bias(layer: Weighted, ndim: int) -> Tensor | None:
+    if layer.bias is None or isinstance(layer, Linear):
+        return layer.bias
+    return per_channel(layer.bias, ndim)
+
+
+def _tuple(items: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return (items,) if isinstance(items, Tensor) else tuple(items)

@@ -1,0 +1,226 @@
+"""The ISNets: a classifier trained together with LRP heatmaps of its own decisions."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from isnet.batch_statistics import BatchStatistics
+from isnet.block import LRPBlock
+from isnet.flex import LRPFlex
+from isnet.loss import HeatmapLoss, Losses
+from isnet.module_outputs import check_layers, unwrap
+from isnet.pooling import gwrp
+from isnet.quantities import EveryLogit, JointLogits, Quantity, RandomLogit, SoftmaxEta
+
+__all__ = ["INPUT", "DualISNet", "ISNet", "OriginalISNet", "SelectiveISNet", "StochasticISNet"]
+
+INPUT = "input"
+"""Key of the heatmap at the image, beside the names of supervised layers."""
+
+
+class ISNet(nn.Module, ABC):
+    """Base of the variants: they differ in which quantities are explained, under which rules.
+
+    During training the loss is ``(1 - heatmap_weight) * cross-entropy + heatmap_weight * heatmap loss``. At run time an
+    ISNet is its backbone, ``isnet.backbone``: inference costs nothing extra.
+
+    Parameters
+    ----------
+    backbone : nn.Module
+        Maps images ``(N, C, H, W)`` to logits ``(N, classes)`` of mutually exclusive classes (multi-label outputs are
+        out of scope). With propagation "flex" any ReLU network.
+    loss : HeatmapLoss or mapping of str to HeatmapLoss
+        One for all heatmaps, or one for each of ``"input"`` and the names in `layers`, whose natural relevance ranges
+        differ.
+    heatmap_weight : float
+        P in [0, 1].
+    propagation : {"flex", "block"}
+        LRP engine: :class:`isnet.LRPFlex` or :class:`isnet.LRPBlock`.
+    layers : sequence of str
+        LRP deep supervision: modules at whose outputs the relevance is supervised too.
+    layer_decay : float
+        GWRP decay d in [0, 1] over the losses of input and layers; 1 is their mean.
+    heatmap_fraction : float
+        Share of each batch, in (0, 1], whose heatmaps are made and supervised; 1 is the published method. Below 1 the
+        whole batch is classified first; ``max(1, round(fraction * N))`` images, drawn uniformly without replacement,
+        pass a second time and are explained. The second pass takes the batch statistics of the first as constants and
+        leaves the running statistics alone, so that each heatmap is that of the whole batch's network (but for
+        dropout, which is drawn anew) and the expected loss is unchanged.
+    epsilon : float
+        LRP stabiliser, > 0.
+    input_rule, low, high, batch_statistics
+        Of the engine, see :class:`isnet.LRPFlex`.
+    class_weights : Tensor, optional
+        Shape ``(classes,)``: weights of the cross-entropy.
+    generator : torch.Generator, optional
+        CPU generator for random choices; by default torch's global one.
+
+    Raises
+    ------
+    ValueError
+        If an argument lies outside its range.
+
+    Notes
+    -----
+    Nature Communications 15, 291, 2024; arXiv 2401.08409, Section III. `heatmap_fraction` is this project's own.
+    """
+
+    rules: ClassVar[tuple[str, ...]] = ("epsilon",)
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        loss: HeatmapLoss | Mapping[str, HeatmapLoss],
+        heatmap_weight: float = 0.7,
+        propagation: Literal["flex", "block"] = "flex",
+        layers: Sequence[str] = (),
+        layer_decay: float = 1.0,
+        heatmap_fraction: float = 1.0,
+        epsilon: float = 1e-2,
+        input_rule: Literal["zb", "epsilon"] = "zb",
+        low: float = 0.0,
+        high: float = 1.0,
+        batch_statistics: Literal["frozen", "differentiated"] = "frozen",
+        class_weights: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        for name, value in (("heatmap_weight", heatmap_weight), ("layer_decay", layer_decay)):
+            if not 0 <= value <= 1:
+                raise ValueError(f"{name} must lie in [0, 1], got {value}")
+        if not 0 < heatmap_fraction <= 1:
+            raise ValueError(f"heatmap_fraction must lie in (0, 1], got {heatmap_fraction}")
+        check_layers(unwrap(backbone), layers)
+        self.backbone = backbone
+        self.heatmap_weight, self.layer_decay, self.heatmap_fraction = heatmap_weight, layer_decay, heatmap_fraction
+        self.generator = generator
+        self._losses = nn.ModuleList(_one_loss_each(loss, (INPUT, *layers)))
+        self.register_buffer("class_weights", class_weights, persistent=False)
+        engine: dict[str, Any] = {
+            "epsilon": epsilon,
+            "input_rule": input_rule,
+            "low": low,
+            "high": high,
+            "layers": layers,
+            "rules": self.rules,
+        }
+        if propagation == "flex":
+            self._explain = LRPFlex(backbone, batch_statistics=batch_statistics, **engine)
+        elif propagation == "block":
+            self._explain = LRPBlock(backbone, **engine)
+        else:
+            raise ValueError(f"propagation must be flex or block, got {propagation!r}")
+
+    @abstractmethod
+    def quantity(self) -> Quantity:
+        """Return what the heatmaps explain."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Classify images ``(N, C, H, W)``: logits ``(N, classes)`` of the bare backbone."""
+        return self.backbone(images)
+
+    def training_loss(self, images: Tensor, masks: Tensor, labels: Tensor) -> Losses:
+        """Compute the loss of one batch.
+
+        Parameters
+        ----------
+        images : Tensor
+            Shape ``(N, C, H, W)``, values in ``[low, high]``.
+        masks : Tensor
+            Shape ``(N, 1 or C, H, W)``, 1 = foreground.
+        labels : Tensor
+            Shape ``(N,)``, int64.
+
+        Returns
+        -------
+        Losses
+            ``total``, and the parts ``classification`` and ``heatmap`` without their weights.
+        """
+        logits, heatmaps, explained = self._heatmaps(images)
+        classification = F.cross_entropy(logits, labels, weight=self.class_weights)
+        heatmap = self._heatmap_loss(heatmaps, masks[explained])
+        total = (1 - self.heatmap_weight) * classification + self.heatmap_weight * heatmap
+        return Losses(total, {"classification": classification, "heatmap": heatmap})
+
+    def _heatmaps(self, images: Tensor) -> tuple[Tensor, list[Tensor], Tensor | slice]:
+        if self.heatmap_fraction == 1:
+            logits, relevance, layers = self._explain(images, self.quantity())
+            return logits, [relevance, *layers.values()], slice(None)
+        with BatchStatistics() as statistics:
+            logits = self.backbone(images)
+        number = max(1, round(self.heatmap_fraction * len(images)))
+        chosen = torch.randperm(len(images), generator=self.generator)[:number].to(images.device)
+        _, relevance, layers = self._explain(images[chosen], self.quantity(), statistics)
+        return logits, [relevance, *layers.values()], chosen
+
+    def _heatmap_loss(self, heatmaps: list[Tensor], masks: Tensor) -> Tensor:
+        losses = [loss(heatmap, masks) for loss, heatmap in zip(self._losses, heatmaps, strict=True)]
+        return losses[0] if len(losses) == 1 else gwrp(torch.stack(losses), self.layer_decay)
+
+
+class OriginalISNet(ISNet):
+    """Explains every logit: as many heatmaps as classes (Nature Communications 15, 291, 2024)."""
+
+    def quantity(self) -> Quantity:
+        return EveryLogit()
+
+
+class DualISNet(ISNet):
+    """Explains all outputs at once, under the z-plus and under the epsilon rule: two heatmaps (arXiv 2401.08409).
+
+    Its `loss` takes one foreground range per heatmap, z-plus first: ``HeatmapLoss(c1=(z, e), c2=(z, e), ...)``.
+    """
+
+    rules = ("zplus", "epsilon")
+
+    def quantity(self) -> Quantity:
+        return JointLogits()
+
+
+class SelectiveISNet(ISNet):
+    """Explains the softmax-based quantity eta of the lowest logit's class: one heatmap (arXiv 2401.08409).
+
+    Parameters
+    ----------
+    eta_eps : float
+        Stabiliser of eta, see :class:`isnet.SoftmaxEta`. All other arguments are those of :class:`isnet.ISNet`.
+    """
+
+    def __init__(self, *args: Any, eta_eps: float = 1e-2, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._quantity = SoftmaxEta(eta_eps)
+
+    def quantity(self) -> Quantity:
+        return self._quantity
+
+
+class StochasticISNet(ISNet):
+    """Explains one random logit per image: one heatmap (arXiv 2401.08409).
+
+    Parameters
+    ----------
+    p_top : float
+        Probability of the top logit, see :class:`isnet.RandomLogit`. All other arguments are those of
+        :class:`isnet.ISNet`.
+    """
+
+    def __init__(self, *args: Any, p_top: float = 0.5, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._quantity = RandomLogit(p_top, self.generator)
+
+    def quantity(self) -> Quantity:
+        return self._quantity
+
+
+def _one_loss_each(loss: HeatmapLoss | Mapping[str, HeatmapLoss], keys: Sequence[str]) -> list[HeatmapLoss]:
+    if not isinstance(loss, Mapping):
+        return [loss for _ in keys]
+    if set(loss) != set(keys):
+        raise ValueError(f"losses are needed for {', '.join(keys)}, got {', '.join(loss)}")
+    return [loss[key] for key in keys]

@@ -1,0 +1,222 @@
+"""The command line: ``python -m isnet_bench VERB``, one verb for each stage of the benchmark."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from isnet_bench import config as configuration
+from isnet_bench.errors import BenchError
+
+log = logging.getLogger(__name__)
+
+FAILED = 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        The arguments; those of the process where absent.
+
+    Returns
+    -------
+    int
+        The exit status: 0, or 2 after an error of the user's, which is one line on stderr.
+    """
+    args = _parser().parse_args(argv)
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
+    for package in ("isnet", "baselines", "isnet_bench"):
+        logging.getLogger(package).setLevel(logging.INFO)
+    try:
+        config = configuration.load(args.config)
+        if getattr(args, "experiment", None) is not None:
+            configuration.experiment_entries(config, args.experiment)
+        args.run_verb(args, config)
+    except BenchError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return FAILED
+    return 0
+
+
+# Each verb imports its own stage: a table needs no trainer, and the trainer's imports alone take seconds.
+
+
+def _prepare(args: argparse.Namespace, config: dict[str, Any]) -> None:
+    from isnet_bench import data
+
+    data.prepare(args.experiment, config, args.out or _data_folder(args, config))
+
+
+def _range(args: argparse.Namespace, config: dict[str, Any]) -> None:
+    from isnet_bench import ranges
+
+    if configuration.range_id(config, args.experiment, args.method) is None:
+        raise BenchError(f"method {args.method} of experiment {args.experiment} needs no relevance range")
+    folder, out = _prepared(args, config), args.out or _range_file(args, config)
+    ranges.measure(_range_config(args, config), args.experiment, args.seed, folder, out)
+
+
+def _train(args: argparse.Namespace, config: dict[str, Any]) -> None:
+    from isnet_bench import training
+
+    needs_range = configuration.range_id(config, args.experiment, args.method) is not None
+    folder = _prepared(args, config)
+    measured = _measured(args, config, folder) if needs_range else None
+    out = args.out or _run_folder(args, config)
+    training.train(config, args.experiment, args.method, args.seed, folder, out, measured)
+
+
+def _evaluate(args: argparse.Namespace, config: dict[str, Any]) -> None:
+    from isnet_bench import evaluation
+
+    folder, run = _prepared(args, config), args.run or _run_folder(args, config)
+    evaluation.evaluate(config, args.experiment, args.method, args.seed, folder, run)
+
+
+def _time(args: argparse.Namespace, config: dict[str, Any]) -> None:
+    from isnet_bench import timing
+
+    if "timing" not in config:
+        raise BenchError("the configuration has no key timing, so there is nothing to time")
+    out = args.out or _root(config) / "timing" / "training_step.json"
+    timing.run(config, out)
+    timing.table(out, args.table or _root(config) / "tables" / "timing.csv")
+
+
+def _tables(args: argparse.Namespace, config: dict[str, Any]) -> None:
+    from isnet_bench.reporting import tables
+
+    results = args.results or _root(config)
+    tables.write(config, args.experiment, results, args.out or results / "tables" / args.experiment)
+
+
+def _figures(args: argparse.Namespace, config: dict[str, Any]) -> None:
+    from isnet_bench.reporting import figures
+
+    results = args.results or _root(config)
+    if args.kind == "timing":
+        out = args.out or results / "figures" / "training_time_vs_classes"
+        figures.timing(config, results / "timing" / "training_step.json", out)
+        return
+    if args.experiment is None:
+        raise BenchError(f"--kind {args.kind} needs --experiment")
+    out = args.out or results / "figures" / f"{args.experiment}_{args.kind}"
+    draw = {"accuracy": figures.accuracy, "heatmaps": figures.heatmaps}[args.kind]
+    draw(config, args.experiment, results, out)
+
+
+def _root(config: dict[str, Any]) -> Path:
+    return Path(config["results"])
+
+
+def _data_folder(args: argparse.Namespace, config: dict[str, Any]) -> Path:
+    return _root(config) / "data" / args.experiment
+
+
+def _range_file(args: argparse.Namespace, config: dict[str, Any]) -> Path:
+    range_id = configuration.range_id(config, args.experiment, args.method)
+    return _root(config) / args.experiment / "range" / range_id / f"seed{args.seed}.json"
+
+
+def _range_config(args: argparse.Namespace, config: dict[str, Any]) -> dict[str, Any]:
+    return configuration.prune(config, args.experiment, args.method, "range")
+
+
+def _run_folder(args: argparse.Namespace, config: dict[str, Any]) -> Path:
+    return _root(config) / args.experiment / args.method / f"seed{args.seed}"
+
+
+def _prepared(args: argparse.Namespace, config: dict[str, Any]) -> Path:
+    """Return the data folder; that of the layout is filled first where it is not there."""
+    if args.data is not None:
+        return args.data
+    folder = _data_folder(args, config)
+    if not (folder / "data.json").is_file():
+        log.info("%s holds no data yet, so they are prepared first", folder)
+        from isnet_bench import data
+
+        data.prepare(args.experiment, config, folder)
+    return folder
+
+
+def _measured(args: argparse.Namespace, config: dict[str, Any], folder: Path) -> Path:
+    """Return the relevance range's file; that of the layout is measured first where it is not there."""
+    if args.range is not None:
+        return args.range
+    file = _range_file(args, config)
+    if not file.is_file():
+        log.info("%s is not there yet, so the relevance range is measured first", file)
+        from isnet_bench import ranges
+
+        ranges.measure(_range_config(args, config), args.experiment, args.seed, folder, file)
+    return file
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no seed: it must be 0, 1, 2, ...")
+    return int(text)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m isnet_bench", description=__doc__)
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+
+    verb = _verb(verbs, "prepare", _prepare, "make the images and masks of an experiment")
+    verb.add_argument("--experiment", required=True)
+    verb.add_argument("--out", type=Path, help="folder (default: RESULTS/data/EXPERIMENT)")
+
+    verb = _verb(verbs, "range", _range, "measure the relevance range (C1, C2) of an ordinary classifier's heatmaps")
+    _add_run(verb)
+    verb.add_argument("--out", type=Path, help="file (default: RESULTS/EXPERIMENT/range/ID/seedK.json)")
+
+    verb = _verb(verbs, "train", _train, "train one method with one seed")
+    _add_run(verb)
+    verb.add_argument("--range", type=Path, help="file of the relevance range, for the methods that need it")
+    verb.add_argument("--out", type=Path, help="folder (default: RESULTS/EXPERIMENT/METHOD/seedK)")
+
+    verb = _verb(verbs, "evaluate", _evaluate, "test a trained network: accuracies and background relevance")
+    _add_run(verb)
+    verb.add_argument("--run", type=Path, help="folder of the training (default: RESULTS/EXPERIMENT/METHOD/seedK)")
+
+    verb = _verb(verbs, "time", _time, "measure the time of a training step against the number of classes")
+    verb.add_argument("--out", type=Path, help="pytest-benchmark JSON (default: RESULTS/timing/training_step.json)")
+    verb.add_argument("--table", type=Path, help="csv (default: RESULTS/tables/timing.csv)")
+
+    verb = _verb(verbs, "tables", _tables, "write an experiment's table as csv, Markdown and LaTeX")
+    verb.add_argument("--experiment", required=True)
+    _add_report(verb, "RESULTS/tables/EXPERIMENT")
+
+    verb = _verb(verbs, "figures", _figures, "draw a figure as pdf and png")
+    verb.add_argument("--kind", required=True, choices=["accuracy", "heatmaps", "timing"])
+    verb.add_argument("--experiment", help="for accuracy and heatmaps")
+    _add_report(verb, "RESULTS/figures/...")
+    return parser
+
+
+def _verb(verbs: Any, name: str, run: Callable[..., None], text: str) -> argparse.ArgumentParser:
+    verb = verbs.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+    verb.set_defaults(run_verb=run)
+    verb.add_argument("--config", default="config/config.yaml", help="YAML file or JSON text (default: %(default)s)")
+    return verb
+
+
+def _add_run(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--experiment", required=True)
+    verb.add_argument("--method", required=True, help="row of the experiment's methods")
+    verb.add_argument("--seed", required=True, type=_seed)
+    verb.add_argument(
+        "--data", type=Path, help="folder of `prepare` (default: RESULTS/data/EXPERIMENT, made if missing)"
+    )
+
+
+def _add_report(verb: argparse.ArgumentParser, default: str) -> None:
+    verb.add_argument("--results", type=Path, help="root of the results (default: the configuration's)")
+    verb.add_argument("--out", type=Path, help=f"path without suffix (default: {default})")

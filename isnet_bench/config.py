@@ -1,0 +1,356 @@
+"""Reads, checks and prunes the benchmark's configuration.
+
+A configuration is a YAML file (``config/*.yaml``), or as JSON text a part of one: what one job needs, so
+that the job is run again when that part changes and only then. Its form is ``config/schema.json``; a data
+set's own settings and a method's hyper-parameters are checked against the frozen dataclasses that stand
+beside their code.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import jsonschema
+import pydantic
+import yaml
+
+from isnet_bench import data, methods
+from isnet_bench.errors import BenchError
+
+SCHEMA = Path(__file__).resolve().parents[1] / "config" / "schema.json"
+
+_DEFAULTS = {"device": "auto", "results": "results", "experiments": {}}
+_EXPERIMENT_DEFAULTS = {"methods": {}}
+_BACKBONE_DEFAULTS = {"options": {}}
+
+_RUN = (("device", "results"), ("data", "backbone", "training", "methods"))
+_REPORT = (("seeds", "results"), ("title", "data", "backbone", "training", "methods"))
+# verb -> the keys that its jobs depend on: of the configuration, and of the experiment
+_NEEDED = {
+    "prepare": (("results",), ("data",)),
+    "range": _RUN,
+    "train": _RUN,
+    "evaluate": _RUN,
+    "tables": _REPORT,
+    "figures": _REPORT,
+    "time": (("device", "results", "timing"), ()),
+}
+
+
+@dataclass(frozen=True)
+class MethodEntry:
+    """One row of the tables.
+
+    Attributes
+    ----------
+    row : str
+        Its id: a folder of the results.
+    method : str
+        The registered method that is trained.
+    label : str
+        Its name in tables and figures.
+    params : dict
+        Hyper-parameters that differ from the method's own defaults.
+    training : dict
+        Trainer settings: the experiment's, with the row's own on top.
+    """
+
+    row: str
+    method: str
+    label: str
+    params: dict[str, Any]
+    training: dict[str, Any]
+
+
+def load(source: str | Path) -> dict[str, Any]:
+    """Read and check a configuration.
+
+    Parameters
+    ----------
+    source : str or Path
+        Path of a YAML file, or JSON text (its first character is a brace). JSON text may be a part of a
+        configuration, as `prune` makes it.
+
+    Raises
+    ------
+    BenchError
+        If it cannot be read, or has an unknown key (the known ones are listed), a missing one, or a value of
+        the wrong kind.
+    """
+    text = str(source)
+    if text.lstrip().startswith("{"):
+        return check(_parse(json.loads, text, "the JSON text of --config"), "the JSON text of --config", whole=False)
+    path = Path(source)
+    if not path.is_file():
+        raise BenchError(f"there is no configuration {path}; give the path of a YAML file, such as config/smoke.yaml")
+    return check(_parse(yaml.safe_load, path.read_text(encoding="utf-8"), str(path)), str(path))
+
+
+def check(config: Mapping[str, Any], origin: str, whole: bool = True) -> dict[str, Any]:
+    """Check a configuration that has been read already, and fill in what may be left out.
+
+    Parameters
+    ----------
+    config : mapping
+        The configuration; it is not changed.
+    origin : str
+        Where it comes from, for the messages.
+    whole : bool
+        Whether the keys that every configuration has must be there.
+
+    Raises
+    ------
+    BenchError
+        As `load`.
+    """
+    _check_schema(config, origin, whole)
+    config = _with_defaults(config)
+    for name, experiment in config["experiments"].items():
+        with _prefix(origin):
+            _check_data(experiment["data"], f"experiments.{name}.data")
+            _check_methods(experiment_entries(config, name), f"experiments.{name}.methods")
+    with _prefix(origin):
+        _check_methods(timing_entries(config), "timing.methods")
+    return config
+
+
+def typed(value: Any) -> Any:
+    """Return a value with the numbers, booleans and nulls in it read as YAML reads them.
+
+    Snakemake leaves all of them text inside the lists and mappings of ``--config``.
+    """
+    if isinstance(value, Mapping):
+        return {key: typed(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [typed(inner) for inner in value]
+    return _scalar(value) if isinstance(value, str) else value
+
+
+def method_entry(config: Mapping[str, Any], experiment: str, row: str) -> MethodEntry:
+    """Return one row of an experiment.
+
+    Raises
+    ------
+    BenchError
+        If the configuration has no such experiment or row; those that it has are listed.
+    """
+    section = _pick(config["experiments"], experiment, "experiment")
+    given = _pick(section["methods"], row, f"method of experiment {experiment}")
+    return _entry(row, given, section.get("training", {}))
+
+
+def experiment_entries(config: Mapping[str, Any], experiment: str) -> list[MethodEntry]:
+    """Return all rows of an experiment, in the configuration's order."""
+    section = _pick(config["experiments"], experiment, "experiment")
+    return [method_entry(config, experiment, row) for row in section["methods"]]
+
+
+def timing_entries(config: Mapping[str, Any]) -> list[MethodEntry]:
+    """Return the methods that are timed; none where the configuration has no timing section."""
+    given = config.get("timing", {}).get("methods", {})
+    if not isinstance(given, Mapping):
+        given = {row: {} for row in given}
+    return [_entry(row, entry, {}) for row, entry in given.items()]
+
+
+def range_id(config: Mapping[str, Any], experiment: str, row: str) -> str | None:
+    """Return the id of the relevance range (C1, C2) that a row is trained with; None where it needs none.
+
+    It is the range of an ordinary classifier's heatmaps. Rows whose heatmaps explain the same share it.
+    """
+    entry = method_entry(config, experiment, row)
+    if not methods.get(entry.method).needs_range(entry.params):
+        return None
+    return _explanation(config, experiment, row)[0]
+
+
+def prune(
+    config: Mapping[str, Any], experiment: str | None = None, method: str | None = None, verb: str = "train"
+) -> dict[str, Any]:
+    """Return the part of a configuration that a job depends on.
+
+    Parameters
+    ----------
+    config : mapping
+        A checked configuration.
+    experiment, method : str, optional
+        What the job is about; without a method, the part covers all methods of the experiment. For the verb
+        `range`, the part holds instead of the method one that is named `range_id` and explains the same.
+    verb : str
+        The job's verb on the command line.
+
+    Raises
+    ------
+    BenchError
+        If the configuration has no such experiment or method.
+    """
+    top, inner = _NEEDED[verb]
+    part = _subset(config, top)
+    if experiment is not None and inner:
+        section = _subset(_pick(config["experiments"], experiment, "experiment"), inner)
+        if verb == "range":
+            section["methods"] = dict([_explanation(config, experiment, method)])
+        elif method is not None and "methods" in section:
+            section["methods"] = {method: _pick(section["methods"], method, f"method of experiment {experiment}")}
+        part["experiments"] = {experiment: section}
+    return part
+
+
+def _scalar(text: str) -> Any:
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    return value if value is None or isinstance(value, (bool, int, float)) else text
+
+
+def _explanation(config: Mapping[str, Any], experiment: str, row: str) -> tuple[str, dict[str, Any]]:
+    """Return the id of a row's explanation, and a row that explains the same with no needless parameters."""
+    entry = method_entry(config, experiment, row)
+    explained = methods.get(entry.method).explained
+
+    def name(params: Mapping[str, Any]) -> str | None:
+        try:
+            return explained(methods.hyperparameters(dataclasses.replace(entry, params=params))).name
+        except ValueError:
+            return None
+
+    whole = name(entry.params)
+    params = entry.params
+    for key in entry.params:
+        rest = {other: value for other, value in params.items() if other != key}
+        params = rest if name(rest) == whole else params
+    digest = hashlib.sha256(whole.encode()).hexdigest()[:8]
+    return f"{entry.method}_{digest}", {"method": entry.method, "params": params}
+
+
+def _subset(section: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
+    return {key: section[key] for key in keys if key in section}
+
+
+def _pick(section: Mapping[str, Any], name: str, what: str) -> Any:
+    if name not in section:
+        raise BenchError(f"unknown {what}: {name!r}; the configuration has: {_listed(section)}")
+    return section[name]
+
+
+def _entry(row: str, given: Mapping[str, Any] | None, training: Mapping[str, Any]) -> MethodEntry:
+    given = given or {}
+    method = given.get("method", row)
+    known = method in methods.names()
+    return MethodEntry(
+        row=row,
+        method=method,
+        label=given.get("label") or (methods.get(method).label if known else row),
+        params=dict(given.get("params", {})),
+        training={**training, **given.get("training", {})},
+    )
+
+
+def _parse(read: Callable[[str], Any], text: str, origin: str) -> Any:
+    try:
+        config = read(text)
+    except (yaml.YAMLError, json.JSONDecodeError) as error:
+        raise BenchError(f"{origin} cannot be read: {' '.join(str(error).split())}") from error
+    if not isinstance(config, Mapping):
+        raise BenchError(f"{origin} is no configuration: it must be a mapping with the keys seeds and experiments")
+    return config
+
+
+def _with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
+    config = {**_DEFAULTS, **json.loads(json.dumps(config))}
+    for name, section in config["experiments"].items():
+        config["experiments"][name] = {"title": name, **_EXPERIMENT_DEFAULTS, **section}
+    for section in (*config["experiments"].values(), config.get("timing", {})):
+        if "backbone" in section:
+            section["backbone"] = {**_BACKBONE_DEFAULTS, **section["backbone"]}
+        if isinstance(section.get("methods"), dict):
+            section["methods"] = {row: entry or {} for row, entry in section["methods"].items()}
+    return config
+
+
+def _check_schema(config: Mapping[str, Any], origin: str, whole: bool) -> None:
+    schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
+    if not whole:
+        del schema["required"]
+    plain = json.loads(json.dumps(config))
+    error = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(schema).iter_errors(plain))
+    if error is not None:
+        raise BenchError(f"{origin}: {_sentence(error)}")
+
+
+def _sentence(error: jsonschema.ValidationError) -> str:
+    place = ".".join(str(part) for part in error.absolute_path) or "the configuration"
+    if error.validator == "additionalProperties":
+        known = error.schema["properties"]
+        return _unknown(place, sorted(set(error.instance) - set(known)), known)
+    if error.validator == "required":
+        missing = next(key for key in error.validator_value if key not in error.instance)
+        return f"{place} lacks the key {missing!r}"
+    if error.validator == "not":
+        return f"{place}: {error.instance!r} is taken: it names a rule or another folder of the results"
+    return f"{place}: {error.message}"
+
+
+def _unknown(place: str, keys: Iterable[str], known: Iterable[str]) -> str:
+    return f"unknown key {', '.join(map(repr, keys))} in {place}; known keys: {_listed(known)}"
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)) or "none"
+
+
+def _check_data(section: Mapping[str, Any], place: str) -> None:
+    with _prefix(place):
+        kind = data.settings_type(section["name"])
+    _check_fields(kind, {key: value for key, value in section.items() if key != "name"}, place)
+
+
+def _check_methods(entries: Iterable[MethodEntry], place: str) -> None:
+    for entry in entries:
+        if entry.method not in methods.names():
+            known = _listed(methods.names())
+            raise BenchError(f"{place}.{entry.row}: unknown method {entry.method!r}; known: {known}")
+        _check_fields(methods.get(entry.method).hyperparameters, entry.params, f"{place}.{entry.row}.params")
+
+
+def _check_fields(kind: type, values: Mapping[str, Any], place: str) -> None:
+    """Check values against the fields of a frozen dataclass, nested ones too."""
+    try:
+        # Through JSON, so that a YAML list fits a tuple while text ("2e-3") still fits no number.
+        with _prefix(place):
+            pydantic.TypeAdapter(kind).validate_json(json.dumps(values), strict=True, extra="forbid")
+    except pydantic.ValidationError as error:
+        raise BenchError(_field_sentence(kind, error.errors()[0], place)) from error
+
+
+def _field_sentence(kind: type, error: Mapping[str, Any], place: str) -> str:
+    path = [str(part) for part in error["loc"]]
+    if error["type"] == "unexpected_keyword_argument":
+        return _unknown(".".join([place, *path[:-1]]), path[-1:], _field_names(kind, path[:-1]))
+    where = ".".join([place, *path])
+    if error["type"] == "value_error":
+        return f"{where}: {error['ctx']['error']}"
+    return f"{where}: {error['msg']}, not {error['input']!r}"
+
+
+def _field_names(kind: type, path: Iterable[str]) -> list[str]:
+    for name in path:
+        kind = get_type_hints(kind)[name]
+    return [field.name for field in dataclasses.fields(kind)]
+
+
+@contextmanager
+def _prefix(place: str) -> Iterator[None]:
+    """Put a place before the message of a `BenchError` raised inside."""
+    try:
+        yield
+    except BenchError as error:
+        raise BenchError(f"{place}: {error}") from error

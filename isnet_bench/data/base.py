@@ -1,0 +1,60 @@
+"""What a data set is, to all that comes after it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+__all__ = ["Arrays", "DataSet", "Split"]
+
+
+class Split(NamedTuple):
+    """One split in memory.
+
+    Images float32 (N, C, H, W) in [0, 1]; masks float32 (N, 1, H, W), 1 = foreground; labels int64 (N,).
+    """
+
+    images: Tensor
+    masks: Tensor
+    labels: Tensor
+
+
+class Arrays(NamedTuple):
+    """One split on disk: like `Split`, but images uint8 in 0..255 and masks uint8."""
+
+    images: np.ndarray
+    masks: np.ndarray
+    labels: np.ndarray
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A data set, made.
+
+    Attributes
+    ----------
+    name, title : str
+        For files and for the titles of tables and figures. A stand-in says so in both.
+    stand_in : bool
+        Whether other data stand in for those that were asked for.
+    classes : tuple of str
+        Name of each label.
+    splits : mapping
+        "train", "val" and each test set.
+    test_sets : tuple of str
+        In the order of the tables; the first is distributed like the training images.
+    details : mapping
+        What else data.json shall tell.
+    """
+
+    name: str
+    title: str
+    stand_in: bool
+    classes: tuple[str, ...]
+    splits: Mapping[str, Arrays]
+    test_sets: tuple[str, ...]
+    details: Mapping[str, Any] = field(default_factory=dict)

@@ -1,0 +1,125 @@
+"""Evaluates a trained network: how right it is on each test set, and how much it looks at the background."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from sklearn.metrics import accuracy_score
+from torch import nn
+
+from isnet_bench import config as configuration
+from isnet_bench import data as datasets
+from isnet_bench import fields, methods
+from isnet_bench.errors import BenchError
+from isnet_bench.evaluation.relevance import EXPLAINER, Examination, examine, explainer, spread
+from isnet_bench.files import read_json, replacing, write_json
+from isnet_bench.training import Settings, device_of
+
+__all__ = ["evaluate"]
+
+_REMEDY = "train this method with this seed again"
+
+
+def evaluate(config: dict[str, Any], experiment: str, method: str, seed: int, data: Path, run: Path) -> None:
+    """Evaluate a run on every test set; write ``metrics.json``, ``predictions.parquet`` and ``heatmaps.npz``.
+
+    Accuracy is the share of images whose largest logit is that of their label. Background relevance is
+    defined in `isnet_bench.evaluation.relevance`; it is null where no image has any relevance, as with
+    networks that are no ReLU networks. Background area is the mean share of background pixels, which a
+    heatmap that ignores the image would have as its background relevance.
+
+    Parameters
+    ----------
+    config : dict
+        A checked configuration.
+    experiment, method : str
+        Ids in the configuration; the method is a row of the experiment.
+    seed : int
+        Of the run.
+    data, run : Path
+        Folder of the prepared data, and of the run; results are written to the latter.
+
+    Raises
+    ------
+    BenchError
+        If the run is missing, damaged or was made with other data.
+    """
+    data, run = Path(data), Path(run)
+    entry = configuration.method_entry(config, experiment, method)
+    info, record = datasets.info(data), read_json(run / "run.json", _REMEDY)
+    if record["data"] != info:
+        raise BenchError(f"{run} was trained on other data than {data} holds now: {_REMEDY}")
+    task = methods.task(config["experiments"][experiment]["backbone"], info)
+    network = methods.classifier(methods.build(entry, task, record["range"]))
+    _load(network, run / "weights.safetensors")
+    settings = fields.fill(Settings, entry.training)
+    batch_size, device = settings.val_batch_size or settings.batch_size, device_of(config)
+    splits = {name: datasets.load(data, name) for name in info["test_sets"]}
+    shown = {name: spread(split.labels.numpy()) for name, split in splits.items()}
+    explain = explainer(network.to(device).eval(), next(iter(splits.values())).images[:2].to(device))
+    found = {name: examine(explain, split, shown[name], batch_size, device) for name, split in splits.items()}
+    metrics = {
+        "data": info["title"],
+        "stand_in": info["stand_in"],
+        "method": method,
+        "label": entry.label,
+        "seed": seed,
+        "explainer": EXPLAINER,
+        "sets": {name: _metrics(examination) for name, examination in found.items()},
+        "train_seconds": record["train_seconds"],
+    }
+    with replacing(run / "predictions.parquet") as temporary:
+        pd.concat([_predictions(name, examination) for name, examination in found.items()]).to_parquet(
+            temporary, index=False
+        )
+    with replacing(run / "heatmaps.npz") as temporary:
+        np.savez_compressed(
+            temporary,
+            **{
+                f"{name}_{key}": array
+                for name, examination in found.items()
+                for key, array in examination.examples.items()
+            },
+        )
+    write_json(run / "metrics.json", metrics)
+
+
+def _load(network: nn.Module, path: Path) -> None:
+    try:
+        network.load_state_dict(load_file(path))
+    except FileNotFoundError as error:
+        raise BenchError(f"{path} is missing: {_REMEDY}") from error
+    except (OSError, SafetensorError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise BenchError(f"{path} does not hold this method's weights ({reason}): {_REMEDY}") from error
+
+
+def _metrics(found: Examination) -> dict[str, Any]:
+    explained = ~np.isnan(found.background_relevance)
+    relevance = float(found.background_relevance[explained].mean()) if explained.any() else None
+    return {
+        "accuracy": float(accuracy_score(found.labels, found.probabilities.argmax(1))),
+        "background_relevance": relevance,
+        "background_area": found.background_area,
+        "images": len(found.labels),
+        "images_without_relevance": int((~explained).sum()),
+    }
+
+
+def _predictions(name: str, found: Examination) -> pd.DataFrame:
+    probabilities = found.probabilities
+    columns = {f"prob_{label}": probabilities[:, label] for label in range(probabilities.shape[1])}
+    return pd.DataFrame(
+        {
+            "set": name,
+            "index": np.arange(len(found.labels)),
+            "label": found.labels,
+            "prediction": probabilities.argmax(1),
+            **columns,
+        }
+    )

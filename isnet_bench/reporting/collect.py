@@ -1,0 +1,200 @@
+"""Read the run folders of one experiment into one tidy table."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pandas as pd
+
+from isnet_bench import config as configuration
+from isnet_bench.errors import BenchError
+from isnet_bench.files import read_json
+from isnet_bench.reporting import style
+
+_FRACTION = {"type": "number", "minimum": 0, "maximum": 1}
+_METRICS = {
+    "type": "object",
+    "required": ["data", "stand_in", "method", "seed", "explainer", "sets", "train_seconds"],
+    "properties": {
+        "data": {"type": "string"},
+        "stand_in": {"type": "boolean"},
+        "method": {"type": "string"},
+        "seed": {"type": "integer"},
+        "explainer": {"type": "string"},
+        "train_seconds": {"type": "number", "minimum": 0},
+        "sets": {
+            "type": "object",
+            "minProperties": 1,
+            "additionalProperties": {
+                "type": "object",
+                "required": ["accuracy", "background_relevance", "background_area", "images"],
+                "properties": {
+                    "accuracy": _FRACTION,
+                    # null: LRP finds no relevance, or has no rule for the network
+                    "background_relevance": {**_FRACTION, "type": ["number", "null"]},
+                    "background_area": _FRACTION,
+                    "images": {"type": "integer", "minimum": 1},
+                },
+            },
+        },
+    },
+}
+_RUN = {
+    "type": "object",
+    "required": ["data"],
+    "properties": {
+        "data": {
+            "type": "object",
+            "required": ["classes"],
+            "properties": {"classes": {"type": "array", "minItems": 2}},
+        }
+    },
+}
+
+
+@dataclass(frozen=True)
+class Runs:
+    """All evaluated runs of one experiment.
+
+    ``frame`` has one row per method, seed and test set, methods in the order of the figures, with the columns
+    method, label, seed, set, accuracy, background_relevance (NaN: none), background_area (fractions of 1),
+    images and train_seconds. ``sets`` are the test sets in the order in which the data set declares them.
+    """
+
+    experiment: str
+    title: str
+    data: str
+    stand_in: bool
+    explainer: str
+    classes: int
+    seeds: tuple[int, ...]
+    sets: tuple[str, ...]
+    looks: Mapping[str, style.Look]
+    frame: pd.DataFrame
+
+    @property
+    def heading(self) -> str:
+        """Title of tables and figures; begins with a warning when other data stand in for the real ones."""
+        return f"STAND-IN DATA: {self.title}" if self.stand_in else self.title
+
+    @property
+    def repeats(self) -> str:
+        """The number of seeds in words."""
+        return "1 seed" if len(self.seeds) == 1 else f"{len(self.seeds)} seeds"
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Label of each method, in the order of the figures."""
+        return dict(self.frame.drop_duplicates("method")[["method", "label"]].to_numpy())
+
+
+def runs(config: dict[str, Any], experiment: str, results: Path) -> Runs:
+    """Read the metrics of every method and seed that a checked configuration names for an experiment.
+
+    Raises
+    ------
+    BenchError
+        If a run is missing or unreadable, or if runs were made on different data.
+    """
+    labels = {entry.row: entry.label for entry in configuration.experiment_entries(config, experiment)}
+    looks = style.row_looks(configuration.experiment_entries(config, experiment))
+    if not looks:
+        raise BenchError(f"experiment {experiment} has no methods to report on; name some in the configuration")
+    found = {(row, seed): _metrics(results, experiment, row, seed) for row in looks for seed in config["seeds"]}
+    first = next(iter(found.values()))
+    for (row, seed), metrics in found.items():
+        _check_same_data(first, metrics, folder(results, experiment, row, seed))
+    run = _json(folder(results, experiment, *next(iter(found))) / "run.json", _RUN, "train")
+    records = [
+        {"method": row, "label": labels[row], "seed": seed, "set": name, **values}
+        | {"train_seconds": metrics["train_seconds"]}
+        for (row, seed), metrics in found.items()
+        for name, values in metrics["sets"].items()
+    ]
+    return Runs(
+        experiment=experiment,
+        title=config["experiments"][experiment]["title"],
+        data=first["data"],
+        stand_in=first["stand_in"],
+        explainer=first["explainer"],
+        classes=len(run["data"]["classes"]),
+        seeds=tuple(config["seeds"]),
+        sets=tuple(first["sets"]),
+        looks=looks,
+        frame=pd.DataFrame(records).astype({"background_relevance": float}),
+    )
+
+
+def folder(results: Path, experiment: str, method: str, seed: int) -> Path:
+    """Folder of one run."""
+    return results / experiment / method / f"seed{seed}"
+
+
+def heatmaps(results: Path, experiment: str, method: str, seed: int, test_set: str) -> dict[str, np.ndarray]:
+    """Stored examples of a test set: images and relevance (n, C, H, W), masks (n, 1, H, W), labels (n,).
+
+    Raises
+    ------
+    BenchError
+        If the file is missing or unreadable, or has no such test set.
+    """
+    path = folder(results, experiment, method, seed) / "heatmaps.npz"
+    try:
+        with np.load(path) as stored:
+            return {key: stored[f"{test_set}_{key}"] for key in ("images", "masks", "relevance", "labels")}
+    except FileNotFoundError as error:
+        raise BenchError(f"{path} is missing; {_again(path, 'evaluate')}") from error
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise BenchError(f"{path} cannot be read ({error}); {_again(path, 'evaluate')}") from error
+
+
+def _metrics(results: Path, experiment: str, method: str, seed: int) -> dict[str, Any]:
+    path = folder(results, experiment, method, seed) / "metrics.json"
+    metrics = _json(path, _METRICS, "evaluate")
+    if (metrics["method"], metrics["seed"]) != (method, seed):
+        raise BenchError(
+            f"{path} belongs to {metrics['method']} with seed {metrics['seed']}; {_again(path, 'evaluate')}"
+        )
+    return metrics
+
+
+def _check_same_data(first: dict[str, Any], other: dict[str, Any], run: Path) -> None:
+    for key in ("data", "stand_in", "explainer"):
+        if first[key] != other[key]:
+            raise BenchError(
+                f"{run / 'metrics.json'} has {key} {other[key]!r} where the first run has {first[key]!r}; "
+                "such runs cannot share a table: delete the folder and train it again"
+            )
+    if list(first["sets"]) != list(other["sets"]):
+        raise BenchError(
+            f"{run / 'metrics.json'} has the test sets {', '.join(other['sets'])} where the first run has "
+            f"{', '.join(first['sets'])}; {_again(run / 'metrics.json', 'evaluate')}"
+        )
+
+
+def _json(path: Path, schema: dict[str, Any], verb: str) -> dict[str, Any]:
+    content = read_json(path, _again(path, verb))
+    try:
+        jsonschema.validate(content, schema)
+        json.dumps(content, allow_nan=False)
+    except jsonschema.ValidationError as error:
+        raise BenchError(f"{path} is wrong at {error.json_path}: {error.message}; {_again(path, verb)}") from error
+    except ValueError as error:
+        raise BenchError(f"{path} holds a number that is not finite; {_again(path, verb)}") from error
+    return content
+
+
+def _again(path: Path, verb: str) -> str:
+    """The command that makes a file of a run folder, read back from the file's place."""
+    experiment, method, seed = path.parts[-4:-1]
+    return (
+        f"make it with: python -m isnet_bench {verb} --config YOUR.yaml --experiment {experiment} "
+        f"--method {method} --seed {seed.removeprefix('seed')}"
+    )

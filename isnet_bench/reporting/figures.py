@@ -1,0 +1,220 @@
+"""The figures: accuracy on each test set, relevance of example images, training time against classes."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
+
+from isnet_bench import config as configuration
+from isnet_bench import timing as timings
+from isnet_bench.errors import BenchError
+from isnet_bench.reporting import collect, style
+
+EXAMPLES = 4
+_CHARACTERS_PER_MM = 0.7
+_LABEL_CHARACTERS = 18
+
+
+def accuracy(config: dict[str, Any], experiment: str, results: Path, out: Path) -> None:
+    """Accuracy of each method on each test set: every seed, mean and sample standard deviation."""
+    runs = collect.runs(config, experiment, Path(results))
+    width = style.COLUMN_MM if len(runs.sets) <= 4 else style.PAGE_MM
+    with matplotlib.rc_context(style.RC):
+        fig = style.figure(28 + 6.5 * len(runs.looks), width)
+        panels = fig.subplots(1, len(runs.sets), sharey=True, squeeze=False)[0]
+        for panel, name in zip(panels, runs.sets, strict=True):
+            _accuracy_panel(panel, runs, name)
+        panels[0].set_yticks(
+            range(len(runs.looks)),
+            [textwrap.fill(label, _LABEL_CHARACTERS) for label in runs.labels.values()],
+        )
+        panels[0].set_ylim(len(runs.looks) - 0.35, -0.6)
+        many = "" if len(runs.seeds) == 1 else " (dots); mean ± sample std (bars)"
+        fig.supxlabel("Accuracy (%)", fontsize=7)
+        _title(fig, width, runs.heading, f"Data: {runs.data}", f"{runs.repeats}{many}; dotted: chance")
+        style.save(fig, Path(out))
+
+
+def heatmaps(config: dict[str, Any], experiment: str, results: Path, out: Path) -> None:
+    """Example images of the first test set: image, foreground mask, relevance by each method (first seed).
+
+    Relevance is shown as per cent of the image's summed absolute relevance, on one symmetric scale.
+
+    Raises
+    ------
+    BenchError
+        If a run is missing or unreadable, or if the methods stored different images.
+    """
+    runs = collect.runs(config, experiment, Path(results))
+    examples, maps = _gallery(runs, Path(results))
+    with matplotlib.rc_context(style.RC):
+        columns, rows = 2 + len(maps), len(examples["images"])
+        width = style.COLUMN_MM if columns <= 6 else style.PAGE_MM
+        fig = style.figure(32 + rows * (width / columns + 2), width)
+        fig.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.02, hspace=0.02)
+        panels = fig.subplots(rows, columns, squeeze=False)
+        _example_columns(panels[:, :2], **examples)
+        scale = _relevance_columns(panels[:, 2:], maps, examples["masks"])
+        for panel, label in zip(panels[0], ["Image", "Mask", *runs.labels.values()], strict=True):
+            panel.set_title(textwrap.fill(label, 11), fontsize=6)
+        bar = fig.colorbar(scale, ax=panels, location="bottom", shrink=0.6, aspect=width / 2.2, extend="both", pad=0.02)
+        bar.set_label(f"Relevance for the true class, % of Σ|R| of the image\n{runs.explainer}", fontsize=6.5)
+        which = f"{runs.sets[0]} test images, seed {runs.seeds[0]}; below: share of |R| outside the mask"
+        _title(fig, width, runs.heading, f"Data: {runs.data}", which)
+        style.save(fig, Path(out))
+
+
+def timing(config: dict[str, Any], timing_json: Path, out: Path) -> None:
+    """Median time of one training step against the number of classes, with the interquartile range.
+
+    Raises
+    ------
+    BenchError
+        If the file is missing or unreadable, or holds no step of a method that the configuration names.
+    """
+    steps = timings.summary(Path(timing_json))
+    entries = {entry.row: entry for entry in configuration.timing_entries(config)}
+    looks = style.row_looks(entries.values())
+    untimed = sorted(looks.keys() - set(steps["method"]))
+    if untimed:
+        raise BenchError(f"{timing_json} holds no step of {', '.join(untimed)}; {timings.remedy(timing_json)}")
+    with matplotlib.rc_context(style.RC):
+        fig = style.figure(74)
+        panel = fig.subplots()
+        for row, look in looks.items():
+            _timing_line(panel, steps[steps["method"] == row], look, entries[row].label)
+        _guides(panel, steps)
+        panel.set(xscale="log", yscale="log", xlabel="Number of classes", ylabel="One training step (ms)")
+        panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        panel.yaxis.set_major_formatter("{x:g}")
+        classes = sorted(steps["classes"].unique())
+        panel.set_xticks(classes, [str(count) for count in classes])
+        panel.minorticks_off()
+        fig.legend(loc="outside lower center", ncols=2)
+        how = f"Median and IQR of {steps['rounds'].max()} rounds; {timings.setting(timing_json)}"
+        _title(fig, style.COLUMN_MM, "Training time against the number of classes", how)
+        style.save(fig, Path(out))
+
+
+def _accuracy_panel(panel: Axes, runs: collect.Runs, name: str) -> None:
+    values = runs.frame[runs.frame["set"] == name].set_index("method")["accuracy"] * 100
+    panel.axvline(100 / runs.classes, color=style.GREY, linestyle=":", linewidth=0.8, zorder=0)
+    for place, (row, look) in enumerate(runs.looks.items()):
+        seeds = values.loc[[row]].to_numpy()
+        mean, std = seeds.mean(), seeds.std(ddof=1) if len(seeds) > 1 else None
+        panel.errorbar(mean, place, xerr=std, fmt=look.marker, color=look.color, mfc=look.face, capsize=3)
+        if len(seeds) > 1:
+            panel.plot(seeds, np.full(len(seeds), place + 0.35), ".", color=look.color, markersize=2, alpha=0.8)
+        _write_mean(panel, seeds, place)
+    panel.set(xlim=(-5, 107), xticks=(0, 50, 100), title=name)
+    panel.grid(axis="x", color="0.9", linewidth=0.5)
+    panel.set_axisbelow(True)
+    panel.tick_params(axis="y", length=0)
+
+
+def _write_mean(panel: Axes, seeds: np.ndarray, place: float) -> None:
+    """Write the mean beside the whisker, on the side where the panel has more room."""
+    mean, std = seeds.mean(), seeds.std(ddof=1) if len(seeds) > 1 else 0
+    side = -1 if mean > 50 else 1
+    reach = max(std, np.max(side * (seeds - mean)))
+    panel.annotate(
+        f"{mean:.1f}",
+        (mean + side * reach, place),
+        (side * 4, 0),
+        textcoords="offset points",
+        fontsize=6,
+        ha="right" if side < 0 else "left",
+        va="center",
+    )
+
+
+def _gallery(runs: collect.Runs, results: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Images and masks of the first examples with different labels; each method's relevance in per cent."""
+    stored = {row: collect.heatmaps(results, runs.experiment, row, runs.seeds[0], runs.sets[0]) for row in runs.looks}
+    first = next(iter(stored))
+    for row, other in stored.items():
+        if not np.array_equal(other["images"], stored[first]["images"]):
+            raise BenchError(f"{row} and {first} stored heatmaps of different images; evaluate both again")
+    _, places = np.unique(stored[first]["labels"], return_index=True)
+    chosen = np.sort(places)[:EXAMPLES]
+    examples = {key: stored[first][key][chosen] for key in ("images", "masks")}
+    return examples, {row: _percent(other["relevance"][chosen]) for row, other in stored.items()}
+
+
+def _percent(relevance: np.ndarray) -> np.ndarray:
+    """Relevance (n, C, H, W) summed over channels (n, H, W), in per cent of each image's absolute sum."""
+    summed = relevance.sum(axis=1)
+    total = np.abs(summed).sum(axis=(1, 2), keepdims=True)
+    return 100 * np.divide(summed, total, out=np.zeros_like(summed), where=total > 0)
+
+
+def _example_columns(panels: np.ndarray, images: np.ndarray, masks: np.ndarray) -> None:
+    for (left, right), image, mask in zip(panels, images, masks, strict=True):
+        picture = image.transpose(1, 2, 0) if len(image) == 3 else image.mean(axis=0)
+        for panel in (left, right):
+            panel.imshow(picture, cmap="gray", vmin=0, vmax=1)
+            _frame(panel)
+        _outline(right, mask, "#F0E442", 1.0)
+
+
+def _relevance_columns(panels: np.ndarray, maps: dict[str, np.ndarray], masks: np.ndarray) -> ScalarMappable:
+    limit = np.percentile(np.abs(list(maps.values())), 99.5) or 1.0
+    for column, relevance in zip(panels.T, maps.values(), strict=True):
+        for panel, values, mask in zip(column, relevance, masks, strict=True):
+            scale = panel.imshow(values, cmap=style.RELEVANCE, vmin=-limit, vmax=limit)
+            _outline(panel, mask, style.GREY, 0.5)
+            _frame(panel)
+            outside = np.abs(values)[mask[0] < 0.5].sum()
+            panel.set_xlabel(f"{outside:.0f} %" if values.any() else "no map", fontsize=5.5, labelpad=1)
+    return scale
+
+
+def _outline(panel: Axes, mask: np.ndarray, color: str, width: float) -> None:
+    panel.contour(mask[0], levels=[0.5], colors=color, linewidths=width)
+
+
+def _frame(panel: Axes) -> None:
+    panel.set(xticks=(), yticks=())
+    panel.spines[:].set(visible=True, linewidth=0.4, color=style.GREY)
+
+
+def _timing_line(panel: Axes, steps: pd.DataFrame, look: style.Look, label: str) -> None:
+    panel.plot(
+        steps["classes"], 1000 * steps["median_seconds"], look.line, label=label,
+        color=look.color, marker=look.marker, mfc=look.face,
+    )  # fmt: skip
+    spread = 1000 * np.abs(steps[["lower_seconds", "upper_seconds"]].sub(steps["median_seconds"], axis=0))
+    panel.errorbar(
+        steps["classes"],
+        1000 * steps["median_seconds"],
+        yerr=spread.T,
+        fmt="none",
+        ecolor=look.color,
+        capsize=2,
+    )
+
+
+def _guides(panel: Axes, steps: pd.DataFrame) -> None:
+    """Gray lines of constant and of linear growth, from the slowest method at the fewest classes."""
+    classes = np.array(sorted(steps["classes"].unique()), dtype=float)
+    start = 1000 * steps[steps["classes"] == classes[0]]["median_seconds"].max()
+    for power, label in enumerate(("constant", "linear")):
+        line = start * (classes / classes[0]) ** power
+        panel.plot(classes, line, color=style.GREY, linestyle=(0, (1, 1.5)), linewidth=0.8, zorder=0)
+        panel.annotate(
+            label, (classes[-1], line[-1]), (3, 0), textcoords="offset points", color=style.GREY, va="center"
+        )
+
+
+def _title(fig: Figure, width_mm: float, *lines: str) -> None:
+    characters = int(width_mm * _CHARACTERS_PER_MM)
+    fig.suptitle("\n".join(textwrap.fill(line, characters) for line in lines), x=0.01, ha="left", fontsize=7)

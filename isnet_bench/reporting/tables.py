@@ -1,0 +1,113 @@
+"""Results tables: tidy csv, Markdown, and LaTeX ready to paste."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from isnet_bench.files import replacing
+from isnet_bench.reporting import collect
+
+_LATEX = str.maketrans(
+    {character: f"\\{character}" for character in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$"}
+)
+
+
+def write(config: dict[str, Any], experiment: str, results: Path, out: Path) -> None:
+    """Write ``out.csv`` (one row per method, fractions of 1), ``out.md`` and ``out.tex`` (percent).
+
+    Raises
+    ------
+    isnet_bench.errors.BenchError
+        If a run that the configuration names is missing or unreadable.
+    """
+    runs = collect.runs(config, experiment, Path(results))
+    table = summary(runs)
+    shown = readable(table, runs)
+    contents = {
+        "csv": table.to_csv(index=False, float_format="%.6g"),
+        "md": f"{caption(runs)}\n\n{_markdown(shown)}\n",
+        "tex": _latex(shown, runs),
+    }
+    out = Path(out)
+    for kind, text in contents.items():
+        with replacing(out.parent / f"{out.name}.{kind}") as part:
+            part.write_text(text, encoding="utf-8")
+
+
+def summary(runs: collect.Runs) -> pd.DataFrame:
+    """One row per method: mean and sample standard deviation (ddof = 1) over seeds; fractions of 1, seconds.
+
+    Columns: method, label, seeds, ``<set>_accuracy_mean``/``_std`` for each test set,
+    ``background_relevance_mean``/``_std`` and ``background_area`` on the first test set,
+    ``train_seconds_mean``/``_std``, data, stand_in. The std of a single seed is empty, and so is the
+    background relevance of a method if any of its runs has none.
+    """
+    accuracy = runs.frame.pivot(index=["method", "seed"], columns="set", values="accuracy")[list(runs.sets)]
+    first = runs.frame[runs.frame["set"] == runs.sets[0]].set_index(["method", "seed"])
+    measured = accuracy.add_suffix("_accuracy").join(first[["background_relevance", "train_seconds"]])
+    seeds = measured.groupby("method")
+    # skipna: a mean over some of the seeds must not pass for one over all of them.
+    statistics = {"mean": seeds.mean(skipna=False), "std": seeds.std(skipna=False)}
+    table = pd.DataFrame(
+        {f"{name}_{key}": values[name] for name in measured for key, values in statistics.items()}
+    ).loc[list(runs.looks)]
+    table.insert(0, "label", pd.Series(runs.labels))
+    table.insert(1, "seeds", len(runs.seeds))
+    area = first.groupby("method")["background_area"].mean()
+    table.insert(table.columns.get_loc("train_seconds_mean"), "background_area", area)
+    return table.assign(data=runs.data, stand_in=runs.stand_in).rename_axis("method").reset_index()
+
+
+def readable(table: pd.DataFrame, runs: collect.Runs) -> pd.DataFrame:
+    """The same table for people: percent with one decimal, mean ± std; a single seed has no ±."""
+    shown = pd.DataFrame({"Method": table["label"]})
+    for name in runs.sets:
+        shown[f"{name} (%)"] = _cells(table, f"{name}_accuracy", 100)
+    shown["Background relevance (%)"] = _cells(table, "background_relevance", 100)
+    shown["Background area (%)"] = [f"{100 * area:.1f}" for area in table["background_area"]]
+    shown["Training (s)"] = _cells(table, "train_seconds", 1)
+    return shown
+
+
+def caption(runs: collect.Runs) -> str:
+    """The title line: what was measured, on which data, with how many seeds."""
+    spread = "" if len(runs.seeds) == 1 else " (mean ± sample standard deviation)"
+    return (
+        f"{runs.heading}. Data: {runs.data}. Accuracy on {', '.join(runs.sets)} test images, "
+        f"{runs.repeats}{spread}. Background relevance: share of the absolute relevance ({runs.explainer}) "
+        f"outside the foreground mask, and background area: share of the pixels outside it, "
+        f"both on {runs.sets[0]} images."
+    )
+
+
+def _cells(table: pd.DataFrame, name: str, scale: float) -> list[str]:
+    return [
+        "none" if pd.isna(mean) else f"{scale * mean:.1f}" + ("" if pd.isna(std) else f" ± {scale * std:.1f}")
+        for mean, std in zip(table[f"{name}_mean"], table[f"{name}_std"], strict=True)
+    ]
+
+
+def _markdown(shown: pd.DataFrame) -> str:
+    alignment = ["left"] + ["right"] * (shown.shape[1] - 1)
+    return shown.to_markdown(index=False, colalign=alignment, disable_numparse=True)
+
+
+def _latex(shown: pd.DataFrame, runs: collect.Runs) -> str:
+    escaped = shown.rename(columns=_escape).map(_escape)
+    body = escaped.to_latex(
+        index=False,
+        escape=False,
+        column_format="l" + "r" * (shown.shape[1] - 1),
+        caption=_escape(caption(runs)),
+        label=f"tab:{runs.experiment}",
+        position="tb",
+    )
+    return f"% needs \\usepackage{{booktabs}}\n{body}"
+
+
+def _escape(text: str) -> str:
+    return text.translate(_LATEX)

@@ -1,0 +1,55 @@
+"""Data and configurations that take no time, for all tests."""
+
+import isnet  # noqa: F401, I001  (before anything that imports torchvision, see isnet._compat)
+
+import pytest
+import torch
+
+from isnet_bench import data as datasets
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny_config():
+    """A checked configuration of one experiment on very few of scikit-learn's digits."""
+    from isnet_bench import config as configuration
+
+    given = {
+        "seeds": [0],
+        "device": "cpu",
+        "experiments": {
+            "tiny": {
+                "data": {
+                    "name": "mnist",
+                    "train_images": 90,
+                    "val_images": 20,
+                    "test_images": 30,
+                    "download": False,
+                },
+                "backbone": {"name": "resnet_small"},
+                "training": {
+                    "epochs": 3,
+                    "batch_size": 20,
+                    "learning_rate": 2e-3,
+                    "weight_decay": 1e-4,
+                    "gradient_clip": 1.0,
+                },
+                "methods": {"resnet": {}, "stochastic_isnet": {"params": {"c1": 1.0, "c2": 10.0}}},
+            }
+        },
+    }
+    return configuration.check(given, "the test's configuration")
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tiny_config, tmp_path_factory):
+    """Folder of that experiment's data, made where there is no MNIST."""
+    folder = tmp_path_factory.mktemp("data")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ISNET_BENCH_DATA", str(tmp_path_factory.mktemp("nothing")))
+        datasets.prepare("tiny", tiny_config, folder)
+    return folder

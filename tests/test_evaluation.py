@@ -1,0 +1,165 @@
+"""Evaluation: background relevance against an independent implementation, and the files that are written."""
+
+import json
+import logging
+
+import numpy as np
+import pandas as pd
+import pytest
+import quantus
+import torch
+from torch import nn
+
+import isnet
+from isnet_bench import backbones, evaluation, training
+from isnet_bench import data as datasets
+from isnet_bench.data import Split
+from isnet_bench.errors import BenchError
+from isnet_bench.evaluation.relevance import background_relevance, examine, explainer, spread
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def evaluated(tiny_config, tiny_data, tmp_path_factory):
+    """Folder of an evaluated run."""
+    out = tmp_path_factory.mktemp("run")
+    training.train(tiny_config, "tiny", "resnet", 0, tiny_data, out, None)
+    evaluation.evaluate(tiny_config, "tiny", "resnet", 0, tiny_data, out)
+    return out
+
+
+def smooth_masks(images, size):
+    """Random masks of which at least one pixel is foreground, and one background."""
+    masks = (torch.rand(images, 1, size, size) < 0.4).float()
+    masks[:, :, 0, 0], masks[:, :, 0, 1] = 1, 0
+    return masks
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_background_relevance_is_one_minus_quantus_relevance_mass_accuracy(seed):
+    torch.manual_seed(seed)
+    relevance, masks = torch.randn(12, 1, 9, 9), smooth_masks(12, 9)
+    metric = quantus.RelevanceMassAccuracy(abs=True, normalise=False, disable_warnings=True)
+    mass = metric(
+        model=nn.Identity(),
+        x_batch=np.ones((12, 1, 9, 9)),
+        y_batch=np.zeros(12, int),
+        a_batch=relevance.numpy(),
+        s_batch=masks.numpy().astype(bool),
+        device="cpu",
+    )
+    np.testing.assert_allclose(background_relevance(relevance, masks).numpy(), 1 - np.array(mass), rtol=1e-6)
+
+
+def test_background_relevance_by_hand():
+    relevance = torch.tensor([[[[-3.0, 1.0], [0.0, 4.0]], [[1.0, 1.0], [0.0, 0.0]]]])
+    masks = torch.tensor([[[[1.0, 0.0], [0.0, 1.0]]]])
+    assert background_relevance(relevance, masks).tolist() == pytest.approx([2 / 10])
+
+
+def test_background_relevance_is_undefined_without_relevance():
+    relevance = torch.zeros(2, 1, 4, 4)
+    relevance[1, 0, 0, 0] = 1e-30
+    assert background_relevance(relevance, smooth_masks(2, 4)).isnan().tolist() == [True, False]
+
+
+def test_examination_explains_the_logit_of_the_label():
+    torch.manual_seed(0)
+    network = backbones.create("resnet_small", 4, 1, 28).eval()
+    split = Split(torch.rand(7, 1, 28, 28), smooth_masks(7, 28), torch.tensor([0, 1, 2, 3, 0, 1, 2]))
+    found = examine(explainer(network, split.images[:1]), split, np.array([1, 5]), 3, CPU)
+    logits, relevance, _ = isnet.LRPFlex(network, epsilon=1e-2, input_rule="zb")(split.images, isnet.EveryLogit())
+    chosen = relevance[torch.arange(7), split.labels].detach()
+    np.testing.assert_allclose(found.probabilities, logits.softmax(1).detach(), rtol=1e-4)
+    shares = background_relevance(chosen, split.masks)
+    np.testing.assert_allclose(found.background_relevance, shares, rtol=1e-3)
+    np.testing.assert_allclose(found.examples["relevance"], chosen[[1, 5]], rtol=1e-3, atol=1e-6)
+    np.testing.assert_array_equal(found.examples["images"], split.images[[1, 5]])
+    np.testing.assert_array_equal(found.examples["labels"], [1, 1])
+    assert found.background_area == pytest.approx(1 - float(split.masks.mean()))
+
+
+def test_network_that_lrp_cannot_explain_has_no_background_relevance(caplog):
+    network = nn.Sequential(nn.Conv2d(1, 3, 3), nn.GELU(), nn.Flatten(), nn.Linear(3 * 26 * 26, 4)).eval()
+    split = Split(torch.rand(5, 1, 28, 28), smooth_masks(5, 28), torch.tensor([0, 1, 2, 3, 0]))
+    with caplog.at_level(logging.WARNING):
+        explain = explainer(network, split.images[:1])
+    assert "no background relevance" in caplog.text
+    assert "GELU" in caplog.text
+    found = examine(explain, split, np.array([0]), 2, CPU)
+    np.testing.assert_allclose(found.probabilities, network(split.images).softmax(1).detach(), rtol=1e-5)
+    assert np.isnan(found.background_relevance).all()
+    assert evaluation._metrics(found)["background_relevance"] is None
+
+
+def test_examples_are_spread_over_the_classes():
+    labels = np.array([3, 3, 3, 1, 3, 1, 2])
+    assert spread(labels, 3).tolist() == [0, 3, 6]
+    assert spread(labels, 5).tolist() == [0, 1, 3, 5, 6]
+    assert spread(labels, 50).tolist() == list(range(7))
+
+
+def test_metrics(evaluated, tiny_data):
+    metrics = json.loads((evaluated / "metrics.json").read_text())
+    record, info = json.loads((evaluated / "run.json").read_text()), datasets.info(tiny_data)
+    assert metrics["data"] == info["title"]
+    assert metrics["stand_in"] is True
+    assert (metrics["method"], metrics["label"], metrics["seed"]) == ("resnet", "Standard classifier", 0)
+    assert metrics["explainer"] == "LRP-epsilon with z^B input rule"
+    assert metrics["train_seconds"] == record["train_seconds"]
+    assert list(metrics["sets"]) == info["test_sets"]
+    predictions = pd.read_parquet(evaluated / "predictions.parquet")
+    for name, found in metrics["sets"].items():
+        rows = predictions[predictions["set"] == name]
+        assert found["accuracy"] == pytest.approx((rows["label"] == rows["prediction"]).mean())
+        assert found["images"] == len(rows) == info["splits"][name]
+        assert found["background_area"] == pytest.approx(info["background_area"][name], rel=1e-6)
+        assert 0 < found["background_relevance"] < 1
+        assert found["images_without_relevance"] == 0
+
+
+def test_predictions(evaluated, tiny_data):
+    predictions = pd.read_parquet(evaluated / "predictions.parquet")
+    probabilities = [f"prob_{label}" for label in range(10)]
+    assert list(predictions) == ["set", "index", "label", "prediction", *probabilities]
+    np.testing.assert_allclose(predictions[probabilities].sum(axis=1), 1, rtol=1e-5)
+    np.testing.assert_array_equal(predictions[probabilities].to_numpy().argmax(1), predictions["prediction"])
+    for name, rows in predictions.groupby("set"):
+        np.testing.assert_array_equal(rows["index"], range(30))
+        np.testing.assert_array_equal(rows["label"], datasets.load(tiny_data, name).labels)
+
+
+def test_heatmaps(evaluated, tiny_data):
+    with np.load(evaluated / "heatmaps.npz") as stored:
+        arrays = dict(stored)
+    kinds = ("images", "masks", "relevance", "labels")
+    assert set(arrays) == {f"{name}_{kind}" for name in ("iid", "ood", "deceiving") for kind in kinds}
+    assert {arrays[f"iid_{kind}"].shape for kind in kinds[:3]} == {(8, 1, 28, 28)}
+    assert {arrays[f"iid_{kind}"].dtype for kind in kinds[:3]} == {np.dtype("float32")}
+    assert len(np.unique(arrays["iid_labels"])) == 8
+    # The same digits in every set, so that figures can show them side by side.
+    np.testing.assert_array_equal(arrays["iid_masks"], arrays["deceiving_masks"])
+    assert not np.array_equal(arrays["iid_images"], arrays["deceiving_images"])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("run.json", None, r"run.json is missing: train this method with this seed again"),
+        ("run.json", "{", r"run.json cannot be read \(.*\): train this method"),
+        ("run.json", '{"data": {}}', r"was trained on other data than .* holds now: train"),
+        ("weights.safetensors", None, r"weights.safetensors is missing: train"),
+        ("weights.safetensors", "?", r"weights.safetensors does not hold this method's weights \(.*\): train"),
+    ],
+)
+def test_missing_or_damaged_runs(evaluated, tiny_config, tiny_data, tmp_path, name, content, message):
+    for path in evaluated.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "metrics.json").unlink()
+    (tmp_path / name).unlink()
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(BenchError, match=message):
+        evaluation.evaluate(tiny_config, "tiny", "resnet", 0, tiny_data, tmp_path)
+    assert not (tmp_path / "metrics.json").exists()

@@ -1,0 +1,199 @@
+"""`heatmap_fraction`: which images are explained, with which batch statistics, and that the loss is unbiased."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from typing import Any
+
+import pytest
+import torch
+from scipy import stats
+from small_networks import difference, make, masks_of, pixels
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import isnet
+
+_VARIANTS = (isnet.OriginalISNet, isnet.DualISNet, isnet.SelectiveISNet, isnet.StochasticISNet)
+
+
+class _Recording(isnet.HeatmapLoss):
+    """A heatmap loss that keeps what it is given."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(0.1, 1.0, **options)
+        self.seen: list[tuple[Tensor, Tensor]] = []
+
+    def forward(self, relevance: Tensor, masks: Tensor) -> Tensor:
+        self.seen.append((relevance.detach(), masks))
+        return super().forward(relevance, masks)
+
+
+def _tiny() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(1, 2, 2), nn.BatchNorm2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(8, 2))
+
+
+def _drawn_images(number: int, fraction: float, draws: int) -> list[tuple[int, ...]]:
+    """Return which images each of many draws explains: their masks tell."""
+    loss = _Recording()
+    net = isnet.SelectiveISNet(
+        _tiny(), loss, heatmap_fraction=fraction, generator=torch.Generator().manual_seed(0)
+    ).train()
+    images = pixels(number, 1, 3, 3, dtype=torch.float32)
+    masks = torch.arange(1.0, number + 1).view(number, 1, 1, 1).expand(-1, 1, 3, 3)
+    labels = torch.zeros(number, dtype=torch.int64)
+    for _ in range(draws):
+        net.training_loss(images, masks, labels)
+    return [tuple(int(index) - 1 for index in masks[:, 0, 0, 0]) for _, masks in loss.seen]
+
+
+@pytest.mark.parametrize(
+    ("number", "fraction", "explained"),
+    [
+        (8, 1.0, 8),
+        (8, 0.5, 4),
+        (8, 0.25, 2),
+        (8, 0.125, 1),
+        (8, 0.01, 1),
+        (64, 1 / 8, 8),
+        (64, 1 / 32, 2),
+        (5, 0.5, 2),
+        (7, 0.9, 6),
+        (3, 0.99, 3),
+        (1, 0.5, 1),
+    ],
+)
+def test_number_of_explained_images(number: int, fraction: float, explained: int) -> None:
+    (drawn,) = _drawn_images(number, fraction, 1)
+    assert len(drawn) == explained
+    assert len(set(drawn)) == explained
+
+
+def test_no_image_and_no_pair_is_favoured() -> None:
+    drawn = _drawn_images(6, 1 / 3, 600)
+    counts = torch.bincount(torch.tensor(drawn).flatten(), minlength=6)
+    assert stats.chisquare(counts.numpy()).pvalue > 1e-3
+    pairs = [tuple(sorted(pair)) for pair in drawn]
+    assert stats.chisquare([pairs.count(pair) for pair in itertools.combinations(range(6), 2)]).pvalue > 1e-3
+
+
+def test_draws_follow_the_generator() -> None:
+    assert _drawn_images(6, 0.5, 5) == _drawn_images(6, 0.5, 5)
+    assert len(set(_drawn_images(6, 0.5, 5))) > 1
+
+
+def _batch(number: int = 4) -> tuple[Tensor, Tensor, Tensor]:
+    images = pixels(number, 3, 12, 12)
+    return images, masks_of(images), torch.arange(number) % 3
+
+
+def _position(masks: Tensor, all_masks: Tensor) -> list[int]:
+    return [next(index for index, mask in enumerate(all_masks) if torch.equal(mask, one)) for one in masks]
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("propagation", ["flex", "block"])
+@pytest.mark.parametrize("variant", [isnet.OriginalISNet, isnet.DualISNet, isnet.SelectiveISNet])
+def test_heatmaps_of_a_part_are_those_of_the_whole_batch(variant: type, propagation: str, training: bool) -> None:
+    network, (images, masks, labels) = make("residual").train(training), _batch(6)
+    whole, part = _Recording(), _Recording()
+    options = {"propagation": propagation, "layers": ("4",)}
+    full = variant(copy.deepcopy(network), {"input": whole, "4": whole}, **options).train(training)
+    sampled = variant(
+        network, {"input": part, "4": part}, heatmap_fraction=0.5, generator=torch.Generator().manual_seed(1), **options
+    ).train(training)
+    expected, found = (net.training_loss(images, masks, labels).parts for net in (full, sampled))
+    assert torch.allclose(found["classification"], expected["classification"])
+    for (maps, chosen), (all_maps, all_masks) in zip(part.seen, whole.seen, strict=True):
+        assert len(maps) == 3
+        assert difference(maps, all_maps[_position(chosen, all_masks)]) < 1e-9
+
+
+@pytest.mark.parametrize("momentum", [0.1, None])
+@pytest.mark.parametrize("propagation", ["flex", "block"])
+@pytest.mark.parametrize("fraction", [0.25, 1.0])
+def test_running_statistics_are_updated_once(fraction: float, propagation: str, momentum: float | None) -> None:
+    network, batch = make("residual").train(), _batch()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = momentum
+    plain = copy.deepcopy(network)
+    net = isnet.SelectiveISNet(network, _Recording(), propagation=propagation, heatmap_fraction=fraction).train()
+    for _ in range(3):
+        net.training_loss(*batch)
+        plain(batch[0])
+    for key, value in plain.state_dict().items():
+        assert torch.allclose(network.state_dict()[key], value, rtol=1e-10), key
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize(("fraction", "subsets"), [(0.25, 4), (0.5, 6), (0.75, 4)])
+def test_loss_of_a_part_is_the_loss_of_the_whole_on_average(fraction: float, subsets: int, training: bool) -> None:
+    network, batch = make("residual").train(training), _batch()
+    expected = isnet.OriginalISNet(network, _Recording()).training_loss(*batch)
+    loss = _Recording()
+    net = isnet.OriginalISNet(network, loss, heatmap_fraction=fraction, generator=torch.Generator().manual_seed(0))
+    found: dict[tuple[int, ...], isnet.Losses] = {}
+    for _ in range(200):
+        losses = net.training_loss(*batch)
+        subset = tuple(sorted(_position(loss.seen.pop()[1], batch[1])))
+        if subset in found:
+            assert torch.allclose(found[subset].total, losses.total)
+        found[subset] = losses
+        if len(found) == subsets:
+            break
+    assert len(found) == subsets
+    heatmap = torch.stack([losses.parts["heatmap"] for losses in found.values()])
+    assert heatmap.std() > 1e-3
+    assert torch.allclose(heatmap.mean(), expected.parts["heatmap"])
+    total = torch.stack([losses.total for losses in found.values()]).mean()
+    assert torch.allclose(total, expected.total)
+
+
+def _gradient(loss: Tensor, network: nn.Module) -> Tensor:
+    found = torch.autograd.grad(loss, list(network.parameters()), retain_graph=True)
+    return torch.cat([gradient.flatten() for gradient in found])
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_gradient_of_a_part_is_that_of_the_whole_with_constant_statistics_on_average(training: bool) -> None:
+    network, (images, masks, labels) = make("residual").train(training), _batch()
+    with isnet.BatchStatistics() as statistics:
+        logits = network(images)
+    maps = isnet.LRPFlex(network)(images, isnet.EveryLogit(), statistics).relevance
+    expected = 0.3 * F.cross_entropy(logits, labels) + 0.7 * isnet.HeatmapLoss(0.1, 1.0)(maps, masks)
+    net = isnet.OriginalISNet(network, _Recording(), heatmap_fraction=0.25, generator=torch.Generator().manual_seed(0))
+    found = {}
+    while len(found) < 4:
+        loss = net.training_loss(images, masks, labels).total
+        found[round(loss.item(), 9)] = _gradient(loss, network)
+    assert difference(torch.stack(list(found.values())).mean(0), _gradient(expected, network)) < 1e-9
+    whole = _gradient(isnet.OriginalISNet(network, _Recording()).training_loss(images, masks, labels).total, network)
+    if not training:
+        assert difference(_gradient(expected, network), whole) < 1e-9
+
+
+@pytest.mark.parametrize("variant", _VARIANTS)
+def test_every_parameter_is_trained(variant: type) -> None:
+    network = make("residual").train()
+    net = variant(
+        network, _Recording(), heatmap_fraction=0.25, layers=("4",), generator=torch.Generator().manual_seed(0)
+    )
+    net.training_loss(*_batch()).total.backward()
+    assert all(
+        parameter.grad is not None and bool(parameter.grad.isfinite().all()) for parameter in network.parameters()
+    )
+
+
+def test_frozen_batch_norms_in_evaluation_mode_are_respected() -> None:
+    network, (images, masks, labels) = make("residual").train(), _batch()
+    network[1].eval()
+    whole, part = _Recording(), _Recording()
+    isnet.OriginalISNet(copy.deepcopy(network), whole).training_loss(images, masks, labels)
+    before = network[1].running_mean.clone()
+    isnet.OriginalISNet(network, part, heatmap_fraction=0.5).training_loss(images, masks, labels)
+    ((maps, chosen),) = part.seen
+    assert difference(maps, whole.seen[0][0][_position(chosen, masks)]) < 1e-9
+    assert torch.equal(network[1].running_mean, before)

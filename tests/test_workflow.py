@@ -1,0 +1,206 @@
+"""The Snakefile: what it plans for each configuration, what a second call does, what a change runs again."""
+
+import collections
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+RULES = {"prepare", "relevance_range", "train", "evaluate", "tables", "figures", "timing", "timing_figure"}
+BLOCK = {"method": "original_isnet", "params": {"propagation": "block"}}
+
+
+def snakemake(folder, *arguments, **environment):
+    """Run Snakemake in a folder; stdout and stderr are in ``stdout``."""
+    command = [
+        Path(sys.executable).with_name("snakemake"),
+        "--snakefile",
+        ROOT / "Snakefile",
+        "--cores",
+        "2",
+        *arguments,
+    ]
+    return subprocess.run(
+        list(map(str, command)),
+        cwd=folder,
+        env=os.environ | {"XDG_CACHE_HOME": str(folder)} | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+
+
+def planned(output):
+    """Rule -> number of jobs, as a dry run lists them."""
+    return {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", output, flags=re.MULTILINE)}
+
+
+def commands(output):
+    return re.findall(r"^Shell command: (OMP.*)$", output, flags=re.MULTILINE)
+
+
+@pytest.fixture
+def workplace(tmp_path):
+    """A folder with the configurations, in which ``python -m isnet_bench`` is the pretended one."""
+    shutil.copytree(ROOT / "config", tmp_path / "config")
+    (tmp_path / "isnet_bench").mkdir()
+    (tmp_path / "isnet_bench" / "__init__.py").touch()
+    shutil.copy(ROOT / "tests" / "pretend_bench.py", tmp_path / "isnet_bench" / "__main__.py")
+    return tmp_path
+
+
+def calls(workplace):
+    """What has been called since the last look, and how often."""
+    file = workplace / "calls.txt"
+    counted = collections.Counter(file.read_text().splitlines() if file.exists() else [])
+    file.unlink(missing_ok=True)
+    return counted
+
+
+def edit(workplace, change):
+    """Change the smoke configuration."""
+    file = workplace / "config" / "smoke.yaml"
+    config = yaml.safe_load(file.read_text())
+    change(config)
+    file.write_text(yaml.safe_dump(config, sort_keys=False))
+
+
+@pytest.mark.parametrize("name", ["config", "smoke", "paper"])
+def test_dry_run_plans_every_rule(workplace, name):
+    # The default configuration and the default profile are found without being named.
+    run = snakemake(workplace, "--dry-run", *(["--configfile", f"config/{name}.yaml"] if name != "config" else []))
+    assert run.returncode == 0, run.stdout
+    assert "profiles/default" in run.stdout.splitlines()[0]
+    config = yaml.safe_load((ROOT / "config" / f"{name}.yaml").read_text())
+    trainings = len(config["seeds"]) * sum(len(e["methods"]) for e in config["experiments"].values())
+    counts = planned(run.stdout)
+    assert set(counts) - {"all", "total"} == RULES
+    assert counts["train"] == counts["evaluate"] == trainings
+    assert counts["figures"] == 2 * len(config["experiments"])
+
+
+def test_every_job_is_a_command_that_can_be_pasted(workplace):
+    run = snakemake(workplace, "--dry-run", "--configfile", "config/smoke.yaml")
+    shown = commands(run.stdout)
+    assert len(shown) == planned(run.stdout)["total"] - 1  # all but `all`
+    for command in shown:
+        assert re.match(r"OMP_NUM_THREADS=\d+ python -m isnet_bench \w+ --config '\{.*\}' ", command)
+    train = next(c for c in shown if " train " in c)
+    (workplace / "results/smoke/logs/mnist").mkdir(parents=True)
+    subprocess.run(["bash", "-c", re.sub(r"> \S+ 2>&1$", "", train)], cwd=workplace, check=True)
+    out = shlex.split(train)[shlex.split(train).index("--out") + 1]
+    assert (workplace / out / "weights.safetensors").exists()
+
+
+def test_configfile_replaces_the_default_and_config_goes_on_top(workplace):
+    def rename_and_drop_timing(config):
+        config["experiments"]["other"] = config["experiments"].pop("mnist")
+        del config["timing"]
+
+    edit(workplace, rename_and_drop_timing)
+    run = snakemake(
+        workplace,
+        "--dry-run",
+        "--configfile",
+        "config/smoke.yaml",
+        "--config",
+        "seeds=[4]",
+        "results=elsewhere",
+    )
+    assert run.returncode == 0, run.stdout
+    assert "wildcards: experiment=other" in run.stdout
+    assert "wildcards: experiment=mnist" not in run.stdout
+    assert "output: elsewhere/other/resnet/seed4/weights.safetensors" in run.stdout
+    assert "seed0" not in run.stdout
+    assert not planned(run.stdout).keys() & {"timing", "timing_figure"}
+
+
+def test_second_call_does_nothing_and_a_change_runs_only_what_it_touches(workplace):
+    smoke = ["--configfile", "config/smoke.yaml"]
+    rows = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())["experiments"]["mnist"]["methods"]
+
+    first = snakemake(workplace, *smoke)
+    assert first.returncode == 0, first.stdout
+    done = calls(workplace)
+    assert done["prepare"] == done["tables"] == done["time"] == 1
+    assert all(done[f"{verb} {row} 0"] == 1 for verb in ("train", "evaluate") for row in rows)
+
+    second = snakemake(workplace, *smoke)
+    assert "Nothing to be done" in second.stdout
+    assert not calls(workplace)
+
+    edit(workplace, lambda c: c["experiments"]["mnist"]["methods"]["resnet"].update(training={"epochs": 3}))
+    snakemake(workplace, *smoke)
+    again = {"train resnet 0", "evaluate resnet 0", "tables", "figures"}
+    assert set(calls(workplace)) == again
+
+    edit(workplace, lambda c: c["experiments"]["mnist"]["methods"].update(block=BLOCK))
+    snakemake(workplace, *smoke)
+    added = calls(workplace)
+    assert sum(call.startswith("range original_isnet_") for call in added) == 1
+    assert sum(call.startswith("range ") for call in added) == 1
+    assert {"train block 0", "evaluate block 0", "tables", "figures"} <= set(added)
+    assert sum(call.startswith("train ") for call in added) == 1
+
+    edit(workplace, lambda c: c.update(seeds=[0, 1]))
+    snakemake(workplace, *smoke)
+    assert not [call for call in calls(workplace) if call.endswith(" 0") or call in ("prepare", "time")]
+
+    edit(workplace, lambda c: c["timing"].update(rounds=3))
+    snakemake(workplace, *smoke)
+    assert calls(workplace) == {"time": 1, "figures": 1}
+
+
+def test_target_of_one_experiment(workplace):
+    run = snakemake(workplace, "--dry-run", "mnist")
+    assert run.returncode == 0, run.stdout
+    assert "timing" not in planned(run.stdout)
+
+
+def test_unknown_key_is_one_sentence_that_lists_the_known_ones(workplace):
+    edit(workplace, lambda config: config["experiments"]["mnist"]["training"].update(epoch=3))
+    run = snakemake(workplace, "--configfile", "config/smoke.yaml")
+    assert run.returncode != 0
+    assert (
+        "config/smoke.yaml: unknown key 'epoch' in experiments.mnist.training; "
+        "known keys: batch_size, epochs, gradient_clip, learning_rate, weight_decay"
+    ) in run.stdout.splitlines()
+    assert "Traceback" not in run.stdout
+    assert not calls(workplace)
+
+
+def test_a_failing_job_shows_its_sentence(workplace):
+    run = snakemake(workplace, "--configfile", "config/smoke.yaml", PRETEND_TO_FAIL="prepare")
+    assert run.returncode != 0
+    assert "error: the images of this experiment are missing; put them there" in run.stdout
+
+
+def test_lint_is_clean():
+    run = snakemake(ROOT, "--lint")
+    assert run.returncode == 0, run.stdout
+
+
+def test_slurm_profile_gives_every_rule_its_resources(workplace):
+    profile = ROOT / "workflow" / "profiles" / "slurm"
+    settings = yaml.safe_load((profile / "config.yaml").read_text())
+    assert set(settings["set-threads"]) == set(settings["set-resources"]) == RULES
+    assert all(set(given) == {"mem_mb", "runtime", "gpu"} for given in settings["set-resources"].values())
+    run = snakemake(workplace, "--dry-run", "--configfile", "config/paper.yaml", "--workflow-profile", profile)
+    assert run.returncode == 0, run.stdout
+    assert "runtime=1440, gpu=1" in run.stdout
+
+
+def test_smoke_configuration_runs_every_registered_method():
+    from isnet_bench import methods
+
+    config = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())
+    rows = config["experiments"]["mnist"]["methods"]
+    assert {entry.get("method", row) for row, entry in rows.items()} == set(methods.names())

@@ -1,0 +1,88 @@
+"""The checked configuration, and what the rules share."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from snakemake.utils import update_config
+
+from isnet_bench import config as configuration
+from isnet_bench.errors import BenchError
+
+# `.venv/bin/snakemake` works without an activated environment, too: the jobs find the Python that Snakemake runs in.
+os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
+
+update_config(config, configuration.typed(workflow.config_settings.config))
+try:
+    config = configuration.check(config, " + ".join(map(os.path.relpath, workflow.configfiles)) or "--config")
+except BenchError as error:
+    raise WorkflowError(str(error)) from None
+
+RESULTS = config["results"]
+RUN = f"{RESULTS}/{{experiment}}/{{method}}/seed{{seed}}"
+RUN_LOGS = f"{RESULTS}/logs/{{experiment}}/{{method}}/seed{{seed}}"
+RUN_BENCHMARKS = f"{RESULTS}/benchmarks/{{experiment}}/{{method}}/seed{{seed}}"
+GPUS = 0 if config["device"] == "cpu" else 1
+# Used with --software-deployment-method conda only.
+ENVIRONMENT = "../envs/isnet-bench.yaml"
+
+
+wildcard_constraints:
+    experiment="|".join(config["experiments"]),
+    method="[A-Za-z][A-Za-z0-9_]*",
+    range_id="[A-Za-z][A-Za-z0-9_]*",
+    seed="[0-9]+",
+
+
+def job_config(verb, experiment=None, method=None):
+    """The part of the configuration that a job depends on, as JSON text."""
+    return json.dumps(configuration.prune(config, experiment, method, verb), separators=(",", ":"))
+
+
+def of_experiment(verb):
+    """The configuration of a job about a whole experiment."""
+    return lambda wildcards: job_config(verb, wildcards.experiment)
+
+
+def of_method(verb):
+    """The configuration of a job about one method of an experiment."""
+    return lambda wildcards: job_config(verb, wildcards.experiment, wildcards.method)
+
+
+def range_of(wildcards):
+    """The relevance range, for the methods that need it."""
+    range_id = configuration.range_id(config, wildcards.experiment, wildcards.method)
+    return f"{RESULTS}/{wildcards.experiment}/range/{range_id}/seed{wildcards.seed}.json" if range_id else []
+
+
+def of_range(wildcards):
+    """The configuration of the measurement of a relevance range."""
+    rows = config["experiments"][wildcards.experiment]["methods"]
+    ranges = {configuration.range_id(config, wildcards.experiment, row): row for row in rows}
+    return job_config("range", wildcards.experiment, ranges[wildcards.range_id])
+
+
+def runs_of(file):
+    """A file of every training of an experiment."""
+    return lambda wildcards: expand(
+        f"{RESULTS}/{wildcards.experiment}/{{method}}/seed{{seed}}/{file}",
+        method=config["experiments"][wildcards.experiment]["methods"],
+        seed=config["seeds"],
+    )
+
+
+def experiment_outputs(experiment):
+    """The tables and figures of an experiment."""
+    return expand(f"{RESULTS}/tables/{experiment}.{{suffix}}", suffix=["csv", "md", "tex"]) + expand(
+        f"{RESULTS}/figures/{experiment}_{{kind}}.{{suffix}}", kind=["accuracy", "heatmaps"], suffix=["pdf", "png"]
+    )
+
+
+def timing_outputs():
+    """The table and figure of the training time, where it is asked for."""
+    if "timing" not in config:
+        return []
+    return [f"{RESULTS}/tables/timing.csv"] + expand(
+        f"{RESULTS}/figures/training_time_vs_classes.{{suffix}}", suffix=["pdf", "png"]
+    )

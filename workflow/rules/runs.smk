@@ -1,0 +1,88 @@
+# One training and its test for each experiment, method and seed.
+
+
+rule relevance_range:
+    input:
+        data=rules.prepare.output,
+    output:
+        f"{RESULTS}/{{experiment}}/range/{{range_id}}/seed{{seed}}.json",
+    log:
+        f"{RESULTS}/logs/{{experiment}}/range/{{range_id}}/seed{{seed}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/{{experiment}}/range/{{range_id}}/seed{{seed}}.tsv"
+    params:
+        config=of_range,
+    threads: 1
+    resources:
+        mem_mb=6000,
+        runtime=360,
+        gpu=GPUS,
+    conda:
+        ENVIRONMENT
+    shell:
+        "OMP_NUM_THREADS={threads} python -m isnet_bench range --config {params.config:q}"
+        " --experiment {wildcards.experiment} --method {wildcards.range_id} --seed {wildcards.seed}"
+        " --data {input.data} --out {output} > {log} 2>&1"
+
+
+rule train:
+    input:
+        data=rules.prepare.output,
+        range=range_of,
+    output:
+        weights=f"{RUN}/weights.safetensors",
+        history=f"{RUN}/history.csv",
+        run=f"{RUN}/run.json",
+    log:
+        f"{RUN_LOGS}/train.log",
+    benchmark:
+        f"{RUN_BENCHMARKS}/train.tsv"
+    params:
+        config=of_method("train"),
+        range=lambda wildcards, input: f"--range {input.range}" if input.range else "",
+        out=subpath(output.weights, parent=True),
+    threads: 1
+    resources:
+        mem_mb=6000,
+        runtime=720,
+        gpu=GPUS,
+    conda:
+        ENVIRONMENT
+    shell:
+        "OMP_NUM_THREADS={threads} python -m isnet_bench train --config {params.config:q}"
+        " --experiment {wildcards.experiment} --method {wildcards.method} --seed {wildcards.seed}"
+        " --data {input.data} {params.range} --out {params.out} > {log} 2>&1"
+
+
+rule evaluate:
+    input:
+        data=rules.prepare.output,
+        weights=rules.train.output.weights,
+        run=rules.train.output.run,
+    output:
+        metrics=report(
+            f"{RUN}/metrics.json",
+            caption="../report/metrics.rst",
+            category="Runs",
+            labels={"experiment": "{experiment}", "method": "{method}", "seed": "{seed}"},
+        ),
+        predictions=f"{RUN}/predictions.parquet",
+        heatmaps=f"{RUN}/heatmaps.npz",
+    log:
+        f"{RUN_LOGS}/evaluate.log",
+    benchmark:
+        f"{RUN_BENCHMARKS}/evaluate.tsv"
+    params:
+        config=of_method("evaluate"),
+        run=subpath(input.weights, parent=True),
+    threads: 1
+    resources:
+        mem_mb=6000,
+        runtime=120,
+        gpu=GPUS,
+    conda:
+        ENVIRONMENT
+    shell:
+        "OMP_NUM_THREADS={threads} python -m isnet_bench evaluate --config {params.config:q}"
+        " --experiment {wildcards.experiment} --method {wildcards.method} --seed {wildcards.seed}"
+        " --data {input.data} --run {params.run} > {log} 2>&1"
