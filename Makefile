@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 RUN := PATH="$(abspath $(VENV))/bin:$$PATH"
 SNAKEMAKE := $(RUN) snakemake --cores $(CORES)
 
-.PHONY: reproduce smoke test bench figures lint environment clean distclean help
+.PHONY: reproduce smoke test bench figures publish lint environment clean distclean help
 .DELETE_ON_ERROR:
 
 reproduce: $(READY)  ## everything of CONFIG (default: config/config.yaml)
@@ -25,6 +25,13 @@ bench: $(READY)  ## measure the training time again
 
 figures: $(READY)  ## write the tables and figures of finished runs again
 	$(SNAKEMAKE) all --configfile $(CONFIG) --forcerun tables figures timing_figure
+
+publish:  ## copy tables, figures and records of the finished default run to results/published
+	rm -rf results/published/tables results/published/figures results/published/timing results/published/mnist
+	mkdir -p results/published
+	cd results && find tables figures timing mnist data/mnist/data.json -type f \
+	  \( -name '*.csv' -o -name '*.md' -o -name '*.tex' -o -name '*.json' -o -name '*.pdf' -o -name '*.png' \) \
+	  | tar -cf - -T - | tar -C published -xf -
 
 lint: $(READY)  ## ruff and snakemake --lint
 	$(RUN) ruff check .
