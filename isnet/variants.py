@@ -51,7 +51,8 @@ class ISNet(nn.Module, ABC):
         whole batch is classified first; ``max(1, round(fraction * N))`` images, drawn uniformly without replacement,
         pass a second time and are explained. The second pass takes the batch statistics of the first as constants and
         leaves the running statistics alone, so that each heatmap is that of the whole batch's network (but for
-        dropout, which is drawn anew) and the expected loss is unchanged.
+        dropout, which is drawn anew) and the expected loss is unchanged. Its gradient differs in training mode: the
+        second pass does not differentiate through the batch statistics.
     epsilon : float
         LRP stabiliser, > 0.
     input_rule, low, high, batch_statistics

@@ -23,7 +23,7 @@ class Linear(nn.Sequential):
 
 
 class Sum(nn.Module):
-    """First logit: the sum of all pixels; second: 0. Grad-CAM of the first explains the pixels by themselves."""
+    """First logit: the sum of all pixels; second: 1. Grad-CAM of the first explains the pixels by themselves."""
 
     def __init__(self):
         super().__init__()
@@ -32,7 +32,7 @@ class Sum(nn.Module):
 
     def forward(self, images):
         total = self.features(images).sum((1, 2, 3))
-        return torch.stack([total, torch.zeros_like(total)], 1)
+        return torch.stack([total, torch.ones_like(total)], 1)
 
 
 def pixels(*rows):
@@ -152,8 +152,8 @@ def test_background_share_is_a_share_of_each_image():
 def test_gradcam_loss():
     module = gradcam_loss.METHOD.build(task_of(Sum()), gradcam_loss.Hyperparameters(weight=3.0), None)
     losses = module.training_loss(pixels([1.0, 0.0], [0.0, 2.0]), pixels([1.0, 0.0], [0.0, 0.0]), torch.tensor([0]))
-    # Logits (3, 0); the Grad-CAM is the image itself, of which 2 of 3 lie on the background.
-    classification = math.log(1 + math.exp(-3))
+    # Logits (3, 1); the Grad-CAM is the image itself, of which 2 of 3 lie on the background.
+    classification = math.log(1 + math.exp(-2))
     check(losses, classification + 3 * 2 / 3, classification=classification, background=2 / 3)
 
 
@@ -166,8 +166,8 @@ def test_gain():
     images, masks = pixels([1.0, 0.0], [0.0, 2.0]), pixels([1.0, 0.0], [0.0, 1.0])
     losses = module.training_loss(images, masks, torch.tensor([0]))
     # The attention A is the image. T(A) = sigmoid(ln 3 (A - 1)) is 1/2 where A = 1, and 3/4 where A = 2, which
-    # leaves 1/2 of each: logits (1, 0). A differs from the mask by 1 in one pixel of four.
-    classification, mining = math.log(1 + math.exp(-3)), math.e / (1 + math.e)
+    # leaves 1/2 of each: logits (1, 1). A differs from the mask by 1 in one pixel of four.
+    classification, mining = math.log(1 + math.exp(-2)), 1 / 2
     check(losses, classification + 2 * mining + 4 / 4, classification=classification, mining=mining, mask=1 / 4)
 
 
@@ -241,11 +241,11 @@ def test_softmax_grad_input_takes_the_measured_range():
 
 
 def test_masked_input_sees_the_foreground_only():
-    module = masked_input.METHOD.build(task_of(Linear([[1.0, 1.0], [0.0, 1.0]])), masked_input.Hyperparameters(), None)
+    module = masked_input.METHOD.build(task_of(Linear([[1.0, 1.0], [0.0, 0.0]])), masked_input.Hyperparameters(), None)
     images, masks = pixels([CERTAIN, 5.0]), pixels([1.0, 0.0])
     assert module.needs_masks
     assert module(images, masks).flatten().tolist() == pytest.approx([CERTAIN, 0.0])
-    assert module(images).flatten().tolist() == pytest.approx([CERTAIN + 5, 5.0])
+    assert module(images).flatten().tolist() == pytest.approx([CERTAIN + 5, 0.0])
     assert module.visible(images, masks).flatten().tolist() == pytest.approx([CERTAIN, 0.0])
     classification = -math.log(3 / 4)
     check(module.training_loss(images, masks, torch.tensor([0])), classification, classification=classification)

@@ -224,7 +224,8 @@ def test_ham_loss():
     module.class_scores.weight.data[1, 0], module.foreground_score.weight.data[0, 0] = 2.0, 1.0
     masks = torch.zeros(1, 1, 7, 7)
     masks[..., 0, :2] = 1
-    parts = module.training_loss(torch.zeros(1, 1, 7, 7), masks, torch.tensor([1])).parts
+    losses = module.training_loss(torch.zeros(1, 1, 7, 7), masks, torch.tensor([1]))
+    parts = losses.parts
     # Log-sum-exp pooling of one 1 among 49 positions.
     pooled = math.log((48 + math.exp(6)) / 49) / 6
     assert parts["classification"].item() == pytest.approx(math.log(1 + math.exp(-2 * pooled)))
@@ -233,9 +234,19 @@ def test_ham_loss():
     assert parts["mask"].item() == pytest.approx(1 / 3, abs=1e-5)
     assert parts["bound"].item() == pytest.approx(1 / 2)
     assert parts["union"].item() == pytest.approx(0, abs=1e-5)
-    total = module.training_loss(torch.zeros(1, 1, 7, 7), masks, torch.tensor([1])).total
     weights = {"classification": 1, "foreground": 0.1, "mask": 0.2, "bound": 0.3, "union": 0.4}
-    assert total.item() == pytest.approx(sum(weight * parts[name].item() for name, weight in weights.items()))
+    assert losses.total.item() == pytest.approx(sum(weight * parts[name].item() for name, weight in weights.items()))
+
+
+def test_masks_of_ham_teach_the_maps_and_not_the_weights_with_which_classes_read_them():
+    module = build(ham)
+    images, masks = torch.rand(4, 1, 8, 8), torch.zeros(4, 1, 8, 8)
+    masks[..., :4, :] = 1
+    parts = module.training_loss(images, masks, torch.tensor([0, 1, 0, 1])).parts
+    (parts["mask"] + parts["bound"] + parts["union"]).backward()
+    assert module.class_scores.weight.grad is None
+    assert module.foreground_score.weight.grad is None
+    assert bool(module.join[0][0].weight.grad.any())
 
 
 # --- Vision Transformer -------------------------------------------------------------------------------------
