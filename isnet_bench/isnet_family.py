@@ -70,8 +70,8 @@ class StochasticHyperparameters(Hyperparameters):
 class SelectiveHyperparameters(Hyperparameters):
     """Of the Selective ISNet: `eta_eps` stabilises the explained quantity eta.
 
-    The default is that of the authors' trainer. With the library's 1e-2, eta of a confident classifier hardly depends on
-    its logits, and the range of relevance measured with it is thousands of times below that of a network in training.
+    The default is that of the authors' trainer. With the library's 1e-2, eta of a confident classifier hardly depends
+    on its logits, and the range of relevance measured with it is hundreds of times below that of the other quantities.
     """
 
     eta_eps: float = 1e-7
