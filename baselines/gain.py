@@ -23,7 +23,7 @@ __all__ = ["GAIN", "METHOD", "Hyperparameters", "remaining_image"]
 
 @dataclass(frozen=True)
 class Hyperparameters:
-    """Of GAIN_ext; defaults are the paper's, and for what it leaves open those of the ISNet's authors.
+    """Of GAIN_ext; the defaults are those with which the ISNet's authors compared it.
 
     Attributes
     ----------

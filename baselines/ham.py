@@ -32,7 +32,7 @@ _TINY = 1e-5
 
 @dataclass(frozen=True)
 class Hyperparameters:
-    """Of HAM; the defaults of the weights are the paper's.
+    """Of HAM; the defaults of the weights are those of the authors' code.
 
     Attributes
     ----------

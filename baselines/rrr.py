@@ -27,7 +27,7 @@ class Hyperparameters:
     Attributes
     ----------
     weight : float
-        lambda_1 of the paper's Equation 1; 1000 in its experiments.
+        lambda_1 of the paper's Equation 1; 1000 is the default of its code.
     """
 
     weight: float = 1000.0
