@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 RUN := PATH="$(abspath $(VENV))/bin:$$PATH"
 SNAKEMAKE := $(RUN) snakemake --cores $(CORES)
 
-.PHONY: reproduce smoke test bench figures publish lint environment clean distclean help
+.PHONY: reproduce smoke test bench tune figures publish lint environment clean distclean help
 .DELETE_ON_ERROR:
 
 reproduce: $(READY)  ## everything of CONFIG (default: config/config.yaml)
@@ -22,6 +22,9 @@ test: $(READY)  ## the tests
 
 bench: $(READY)  ## measure the training time again
 	$(SNAKEMAKE) timing_figure --configfile $(CONFIG) --forcerun timing
+
+tune: $(READY)  ## choose the hyper-parameters again, by iid validation images alone
+	$(SNAKEMAKE) tune --configfile $(CONFIG)
 
 figures: $(READY)  ## write the tables and figures of finished runs again
 	$(SNAKEMAKE) all --configfile $(CONFIG) --forcerun tables figures timing_figure

@@ -15,12 +15,19 @@ include: "workflow/rules/common.smk"
 rule all:
     default_target: True
     input:
-        [experiment_outputs(experiment) for experiment in config["experiments"]],
+        [experiment_outputs(experiment) for experiment in EXPERIMENTS],
+        segment_outputs(),
         timing_outputs(),
 
 
+include: "workflow/rules/segment.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/runs.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/timing.smk"
 include: "workflow/rules/experiments.smk"
+
+
+if TUNING is not None:
+
+    include: "workflow/rules/tuning.smk"

@@ -49,7 +49,11 @@ class MaskedInput(Classifier):
 
     def visible(self, images: Tensor, masks: Tensor) -> Tensor:
         """Return what the classifier sees of images (N, C, H, W), given masks (N, 1, H, W)."""
-        return images * masks
+        return images * self.visible_part(images, masks)
+
+    def visible_part(self, images: Tensor, masks: Tensor) -> Tensor:
+        """Return where the classifier sees the images, 1 = visible: the masks (N, 1, H, W) themselves."""
+        return masks
 
     def training_loss(self, images: Tensor, masks: Tensor, labels: Tensor) -> Losses:
         """Cross-entropy of labels (N,), given the foreground of images (N, C, H, W) and masks (N, 1, H, W)."""

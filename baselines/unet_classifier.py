@@ -71,8 +71,12 @@ class SegmentThenClassify(Classifier):
 
     def visible(self, images: Tensor, masks: Tensor | None = None) -> Tensor:
         """Return what the classifier sees of images (N, C, H, W): the U-Net finds the foreground, without masks."""
+        return images * self.visible_part(images, masks)
+
+    def visible_part(self, images: Tensor, masks: Tensor | None = None) -> Tensor:
+        """Return where the classifier sees images (N, C, H, W), 1 = visible, shape (N, 1, H, W)."""
         with torch.no_grad():
-            return images * self.foreground(self.segmenter(images))
+            return self.foreground(self.segmenter(images))
 
     def foreground(self, mask_logits: Tensor) -> Tensor:
         """Return the mask, 1 = foreground, that the U-Net's logits (N, 1, H, W) mean."""

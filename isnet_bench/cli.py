@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for package in ("isnet", "baselines", "isnet_bench"):
         logging.getLogger(package).setLevel(logging.INFO)
     try:
-        config = configuration.load(args.config)
+        config = configuration.load(args.config) if "config" in args else {}
         if getattr(args, "experiment", None) is not None:
             configuration.experiment_entries(config, args.experiment)
         args.run_verb(args, config)
@@ -48,19 +48,58 @@ def main(argv: Sequence[str] | None = None) -> int:
 # Each verb imports its own stage: a table needs no trainer, and the trainer's imports alone take seconds.
 
 
+def _manifest(args: argparse.Namespace, config: dict[str, Any]) -> None:
+    from isnet_bench.builders import assembly
+
+    if (args.collection is None or args.folder is None) == (args.combine is None):
+        raise BenchError("manifest takes either --collection and --folder, or --combine")
+    if args.combine:
+        assembly.combine(args.combine, args.out)
+        return
+    settings = assembly.Settings(
+        split=args.split,
+        val_share=args.val_share,
+        test_iid_share=args.test_iid_share,
+        part=args.part,
+        views=args.views,
+        labels=dict(args.map),
+        limit=args.limit,
+        seed=args.seed,
+    )
+    assembly.build(args.collection, args.folder, args.out, settings)
+
+
 def _prepare(args: argparse.Namespace, config: dict[str, Any]) -> None:
     from isnet_bench import data
 
     data.prepare(args.experiment, config, args.out or _data_folder(args, config))
 
 
-def _range(args: argparse.Namespace, config: dict[str, Any]) -> None:
-    from isnet_bench import ranges
+def _segment(args: argparse.Namespace, config: dict[str, Any]) -> None:
+    from isnet_bench import segmentation
 
+    segmentation.segment(config, args.out or _root(config) / "segment")
+
+
+def _range(args: argparse.Namespace, config: dict[str, Any]) -> None:
     if configuration.range_id(config, args.experiment, args.method) is None:
         raise BenchError(f"method {args.method} of experiment {args.experiment} needs no relevance range")
     folder, out = _prepared(args, config), args.out or _range_file(args, config)
-    ranges.measure(_range_config(args, config), args.experiment, args.seed, folder, out)
+    _measure(args, config, folder, out)
+
+
+def _measure(args: argparse.Namespace, config: dict[str, Any], folder: Path, out: Path) -> None:
+    """Measure a relevance range; the classifier of the layout is trained first where it is not there."""
+    from isnet_bench import ranges
+
+    classifier = getattr(args, "classifier", None)
+    if classifier is None:
+        classifier = _root(config) / args.experiment / "range" / "classifier" / f"seed{args.seed}"
+        if not (classifier / "run.json").is_file():
+            log.info("%s is not there yet, so this classifier is trained first", classifier)
+            ranges.train_classifier(config, args.experiment, args.seed, folder, classifier)
+    part = configuration.prune(config, args.experiment, args.method, "range")
+    ranges.measure(part, args.experiment, args.seed, folder, classifier, out)
 
 
 def _train(args: argparse.Namespace, config: dict[str, Any]) -> None:
@@ -78,6 +117,15 @@ def _evaluate(args: argparse.Namespace, config: dict[str, Any]) -> None:
 
     folder, run = _prepared(args, config), args.run or _run_folder(args, config)
     evaluation.evaluate(config, args.experiment, args.method, args.seed, folder, run)
+
+
+def _tune(args: argparse.Namespace, config: dict[str, Any]) -> None:
+    from isnet_bench import tuning
+
+    if "tuning" not in config:
+        raise BenchError("the configuration has no key tuning, so there is nothing to choose among")
+    results = args.results or _root(config)
+    tuning.select(config, results, args.out or results / "tables" / "tuning")
 
 
 def _time(args: argparse.Namespace, config: dict[str, Any]) -> None:
@@ -125,10 +173,6 @@ def _range_file(args: argparse.Namespace, config: dict[str, Any]) -> Path:
     return _root(config) / args.experiment / "range" / range_id / f"seed{args.seed}.json"
 
 
-def _range_config(args: argparse.Namespace, config: dict[str, Any]) -> dict[str, Any]:
-    return configuration.prune(config, args.experiment, args.method, "range")
-
-
 def _run_folder(args: argparse.Namespace, config: dict[str, Any]) -> Path:
     return _root(config) / args.experiment / args.method / f"seed{args.seed}"
 
@@ -153,9 +197,7 @@ def _measured(args: argparse.Namespace, config: dict[str, Any], folder: Path) ->
     file = _range_file(args, config)
     if not file.is_file():
         log.info("%s is not there yet, so the relevance range is measured first", file)
-        from isnet_bench import ranges
-
-        ranges.measure(_range_config(args, config), args.experiment, args.seed, folder, file)
+        _measure(args, config, folder, file)
     return file
 
 
@@ -165,16 +207,31 @@ def _seed(text: str) -> int:
     return int(text)
 
 
+def _label(text: str) -> tuple[str, str]:
+    finding, found, label = text.partition("=")
+    if not (finding and found):
+        raise argparse.ArgumentTypeError(f"{text!r} is not FINDING=LABEL")
+    return finding, label
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m isnet_bench", description=__doc__)
     verbs = parser.add_subparsers(metavar="VERB", required=True)
+
+    _add_manifest(verbs)
 
     verb = _verb(verbs, "prepare", _prepare, "make the images and masks of an experiment")
     verb.add_argument("--experiment", required=True)
     verb.add_argument("--out", type=Path, help="folder (default: RESULTS/data/EXPERIMENT)")
 
+    verb = _verb(verbs, "segment", _segment, "train a U-Net on given lung masks, and predict those that are missing")
+    verb.add_argument("--out", type=Path, help="folder (default: RESULTS/segment)")
+
     verb = _verb(verbs, "range", _range, "measure the relevance range (C1, C2) of an ordinary classifier's heatmaps")
     _add_run(verb)
+    verb.add_argument(
+        "--classifier", type=Path, help="its run (default: RESULTS/EXPERIMENT/range/classifier/seedK, made if missing)"
+    )
     verb.add_argument("--out", type=Path, help="file (default: RESULTS/EXPERIMENT/range/ID/seedK.json)")
 
     verb = _verb(verbs, "train", _train, "train one method with one seed")
@@ -185,6 +242,9 @@ def _parser() -> argparse.ArgumentParser:
     verb = _verb(verbs, "evaluate", _evaluate, "test a trained network: accuracies and background relevance")
     _add_run(verb)
     verb.add_argument("--run", type=Path, help="folder of the training (default: RESULTS/EXPERIMENT/METHOD/seedK)")
+
+    verb = _verb(verbs, "tune", _tune, "choose among the trained candidates of each method, by validation images alone")
+    _add_report(verb, "RESULTS/tables/tuning")
 
     verb = _verb(verbs, "time", _time, "measure the time of a training step against the number of classes")
     verb.add_argument("--out", type=Path, help="pytest-benchmark JSON (default: RESULTS/timing/training_step.json)")
@@ -206,6 +266,28 @@ def _verb(verbs: Any, name: str, run: Callable[..., None], text: str) -> argpars
     verb.set_defaults(run_verb=run)
     verb.add_argument("--config", default="config/config.yaml", help="YAML file or JSON text (default: %(default)s)")
     return verb
+
+
+def _add_manifest(verbs: Any) -> None:
+    text = "list the images of a published collection of chest X-rays, or several such lists, in one manifest"
+    verb = verbs.add_parser("manifest", help=text, description=f"{text[0].upper()}{text[1:]}; see docs/data.md.")
+    verb.set_defaults(run_verb=_manifest)
+    verb.add_argument("--out", required=True, type=Path, help="manifest, in a folder above the images")
+    verb.add_argument("--combine", nargs="+", type=Path, metavar="MANIFEST", help="manifests to write as one")
+    verb.add_argument("--collection", help="name of the collection")
+    verb.add_argument("--folder", type=Path, help="where it is unpacked")
+    verb.add_argument(
+        "--split", default="train", help="train, val, test_iid or test_ood, for all images (default: %(default)s)"
+    )
+    verb.add_argument("--val-share", type=float, help="of the patients, with --split train (default: 0.15)")
+    verb.add_argument("--test-iid-share", type=float, help="of the patients, with --split train (default: 0.15)")
+    verb.add_argument("--part", help="part of the collection, where it is itself divided (default: all)")
+    verb.add_argument("--views", default="frontal", help="frontal, or erect for standing patients only")
+    verb.add_argument(
+        "--map", default=[], nargs="+", type=_label, metavar="FINDING=LABEL", help="labels; FINDING= leaves it out"
+    )
+    verb.add_argument("--limit", type=int, help="at most so many images of each label (default: all)")
+    verb.add_argument("--seed", default=0, type=_seed, help="of the split and of --limit (default: %(default)s)")
 
 
 def _add_run(verb: argparse.ArgumentParser) -> None:

@@ -21,7 +21,7 @@ import jsonschema
 import pydantic
 import yaml
 
-from isnet_bench import data, methods
+from isnet_bench import candidates, data, methods, segmentation_data, studies
 from isnet_bench.errors import BenchError
 
 SCHEMA = Path(__file__).resolve().parents[1] / "config" / "schema.json"
@@ -30,12 +30,19 @@ _DEFAULTS = {"device": "auto", "results": "results", "experiments": {}}
 _EXPERIMENT_DEFAULTS = {"methods": {}}
 _BACKBONE_DEFAULTS = {"options": {}}
 
+CLASSIFIER = "range_classifier"
+"""Id of the row that is trained to measure relevance ranges."""
+_CLASSIFIER_EPOCHS = 4
+
 _RUN = (("device", "results"), ("data", "backbone", "training", "methods"))
 _REPORT = (("seeds", "results"), ("title", "data", "backbone", "training", "methods"))
 # verb -> the keys that its jobs depend on: of the configuration, and of the experiment
 _NEEDED = {
     "prepare": (("results",), ("data",)),
+    "segment": (("device", "results", "segment"), ()),
+    "range_classifier": _RUN,
     "range": _RUN,
+    "tune": (("results", "tuning"), ("title", "data", "backbone", "training")),
     "train": _RUN,
     "evaluate": _RUN,
     "tables": _REPORT,
@@ -111,13 +118,17 @@ def check(config: Mapping[str, Any], origin: str, whole: bool = True) -> dict[st
         As `load`.
     """
     _check_schema(config, origin, whole)
-    config = _with_defaults(config)
+    config = candidates.expand(_with_defaults(config))
     for name, experiment in config["experiments"].items():
         with _prefix(origin):
             _check_data(experiment["data"], f"experiments.{name}.data")
             _check_methods(experiment_entries(config, name), f"experiments.{name}.methods")
+            _check_gallery(experiment, f"experiments.{name}.gallery")
     with _prefix(origin):
-        _check_methods(timing_entries(config), "timing.methods")
+        _check_segment(config)
+        _check_tuning(config, whole)
+        for study in studies.names(config):
+            _check_methods(timing_entries(config, study), f"{studies.place(study)}.methods")
     return config
 
 
@@ -152,9 +163,9 @@ def experiment_entries(config: Mapping[str, Any], experiment: str) -> list[Metho
     return [method_entry(config, experiment, row) for row in section["methods"]]
 
 
-def timing_entries(config: Mapping[str, Any]) -> list[MethodEntry]:
-    """Return the methods that are timed; none where the configuration has no timing section."""
-    given = config.get("timing", {}).get("methods", {})
+def timing_entries(config: Mapping[str, Any], study: str = studies.MAIN) -> list[MethodEntry]:
+    """Return the methods that a timing study times. Raises what `isnet_bench.studies.settings` raises."""
+    given = studies.settings(config, study)["methods"]
     if not isinstance(given, Mapping):
         given = {row: {} for row in given}
     return [_entry(row, entry, {}) for row, entry in given.items()]
@@ -172,7 +183,11 @@ def range_id(config: Mapping[str, Any], experiment: str, row: str) -> str | None
 
 
 def prune(
-    config: Mapping[str, Any], experiment: str | None = None, method: str | None = None, verb: str = "train"
+    config: Mapping[str, Any],
+    experiment: str | None = None,
+    method: str | None = None,
+    verb: str = "train",
+    study: str | None = None,
 ) -> dict[str, Any]:
     """Return the part of a configuration that a job depends on.
 
@@ -182,21 +197,31 @@ def prune(
         A checked configuration.
     experiment, method : str, optional
         What the job is about; without a method, the part covers all methods of the experiment. For the verb
-        `range`, the part holds instead of the method one that is named `range_id` and explains the same.
+        `range`, the part holds instead of the method one that is named `range_id` and explains the same; for
+        `range_classifier` it holds the plain network, trained for a short time. The verb `tune` has no experiment.
     verb : str
         The job's verb on the command line.
+    study : str, optional
+        The timing study that the job is about; without one, the part covers all of them.
 
     Raises
     ------
     BenchError
-        If the configuration has no such experiment or method.
+        If the configuration has no such experiment, method or study.
     """
     top, inner = _NEEDED[verb]
+    if verb == "tune":
+        experiment = config["tuning"]["experiment"]
     part = _subset(config, top)
+    if study is not None:
+        part["timing"] = studies.part(config, study)
     if experiment is not None and inner:
         section = _subset(_pick(config["experiments"], experiment, "experiment"), inner)
         if verb == "range":
             section["methods"] = dict([_explanation(config, experiment, method)])
+        elif verb == CLASSIFIER:
+            epochs = min(_CLASSIFIER_EPOCHS, section["training"]["epochs"])
+            section["methods"] = {CLASSIFIER: {"method": "resnet", "training": {"epochs": epochs}}}
         elif method is not None and "methods" in section:
             section["methods"] = {method: _pick(section["methods"], method, f"method of experiment {experiment}")}
         part["experiments"] = {experiment: section}
@@ -268,7 +293,8 @@ def _with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     config = {**_DEFAULTS, **json.loads(json.dumps(config))}
     for name, section in config["experiments"].items():
         config["experiments"][name] = {"title": name, **_EXPERIMENT_DEFAULTS, **section}
-    for section in (*config["experiments"].values(), config.get("timing", {})):
+    timing = config.get("timing", {})
+    for section in (*config["experiments"].values(), timing, *timing.get("studies", {}).values()):
         if "backbone" in section:
             section["backbone"] = {**_BACKBONE_DEFAULTS, **section["backbone"]}
         if isinstance(section.get("methods"), dict):
@@ -319,6 +345,23 @@ def _check_methods(entries: Iterable[MethodEntry], place: str) -> None:
             known = _listed(methods.names())
             raise BenchError(f"{place}.{entry.row}: unknown method {entry.method!r}; known: {known}")
         _check_fields(methods.get(entry.method).hyperparameters, entry.params, f"{place}.{entry.row}.params")
+
+
+def _check_segment(config: Mapping[str, Any]) -> None:
+    if "segment" in config:
+        _check_fields(segmentation_data.Settings, config["segment"], "segment")
+
+
+def _check_gallery(section: Mapping[str, Any], place: str) -> None:
+    unknown = sorted(set(section.get("gallery", [])) - set(section["methods"]))
+    if unknown and section["methods"]:
+        raise BenchError(f"{place}: no row {', '.join(unknown)}; the rows are {_listed(section['methods'])}")
+
+
+def _check_tuning(config: Mapping[str, Any], whole: bool) -> None:
+    name = config.get("tuning", {}).get("experiment")
+    if name is not None and name not in config["experiments"] and whole:
+        raise BenchError(f"tuning.experiment: unknown experiment {name!r}; there are: {_listed(config['experiments'])}")
 
 
 def _check_fields(kind: type, values: Mapping[str, Any], place: str) -> None:

@@ -21,6 +21,7 @@ from lightning.pytorch.plugins.environments import LightningEnvironment
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler, TensorDataset
 
+from isnet_bench import methods
 from isnet_bench.data import Split
 from isnet_bench.errors import BenchError
 
@@ -230,11 +231,11 @@ class Loop(lightning.LightningModule):
         lightning.seed_everything(self.seed, verbose=False)
 
     def validation_step(self, batch: Split, batch_idx: int) -> None:
-        images, _, labels = batch
+        images, masks, labels = batch
         with torch.enable_grad():
             losses = self.module.training_loss(*batch)
         self._check(losses.total, "validation loss", batch_idx)
-        correct = self.module(images).argmax(1) == labels
+        correct = methods.classify(self.module, images, masks).argmax(1) == labels
         self._val.add({**_with_parts(losses), "accuracy": correct.float().mean()}, len(images))
 
     def on_validation_epoch_end(self) -> None:

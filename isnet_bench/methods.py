@@ -15,7 +15,7 @@ from baselines.base import Method, Task
 from isnet_bench import backbones, fields, isnet_family
 from isnet_bench.errors import BenchError
 
-__all__ = ["Method", "Task", "build", "classifier", "get", "hyperparameters", "names", "task"]
+__all__ = ["Method", "Task", "build", "classifier", "classify", "get", "hyperparameters", "names", "task"]
 
 
 class Entry(Protocol):
@@ -82,6 +82,11 @@ def build(entry: Entry, task: Task, ranges: Mapping[str, Any] | None) -> nn.Modu
 def classifier(module: nn.Module) -> nn.Module:
     """Return the part of a method's module that is left after training: its backbone, or all of it."""
     return getattr(module, "backbone", module)
+
+
+def classify(module: nn.Module, images: Tensor, masks: Tensor) -> Tensor:
+    """Return a module's logits (N, classes) of images (N, C, H, W); only oracles see the masks (N, 1, H, W)."""
+    return module(images, masks) if getattr(module, "needs_masks", False) else module(images)
 
 
 @cache

@@ -18,6 +18,7 @@ _PACKAGES = (
     "torch",
     "torchvision",
     "timm",
+    "segmentation-models-pytorch",
     "lightning",
     "numpy",
     "scipy",

@@ -1,9 +1,8 @@
-"""The C1/C2 heuristic of the heatmap loss, run once for each experiment and seed and shared by all methods."""
+"""The C1/C2 heuristic of the heatmap loss: one short plain training for each experiment and seed, shared by all."""
 
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -16,29 +15,22 @@ import isnet
 from baselines.base import Explained
 from isnet_bench import config as configuration
 from isnet_bench import data as datasets
-from isnet_bench import fields, methods, provenance
+from isnet_bench import methods, provenance, training
+from isnet_bench.config import CLASSIFIER
 from isnet_bench.errors import BenchError
 from isnet_bench.files import write_json
-from isnet_bench.fitting import Settings, fit
-from isnet_bench.training import device_of
 
-__all__ = ["EPOCHS", "IMAGES", "explanations", "measure"]
+__all__ = ["IMAGES", "explanations", "measure", "train_classifier"]
 
 log = logging.getLogger(__name__)
 
-EPOCHS = 4
-"""Length of the plain training, unless the experiment's is shorter."""
 IMAGES = 2000
 """Training images over which relevance is measured, at most."""
 _BATCH = 100
 
 
-def measure(config: dict[str, Any], experiment: str, seed: int, data: Path, out: Path) -> None:
-    """Train an ordinary classifier for a short time and write the natural ranges of its heatmaps.
-
-    The experiment's backbone is trained with the experiment's settings for at most `EPOCHS` epochs, and its heatmaps
-    are made in evaluation mode for up to `IMAGES` training images: one range [C1, C2] for each distinct explanation
-    of the configuration's methods, each supervised layer, and each rule.
+def train_classifier(config: dict[str, Any], experiment: str, seed: int, data: Path, out: Path) -> None:
+    """Train the ordinary classifier whose heatmaps have the natural range, with the backbone of the experiment.
 
     Parameters
     ----------
@@ -47,51 +39,62 @@ def measure(config: dict[str, Any], experiment: str, seed: int, data: Path, out:
     experiment : str
         Id in the configuration.
     seed : int
-        Of the classifier, and of the choice of images.
+        Of the classifier.
     data, out : Path
-        Folder of the prepared data, and the JSON file to write.
+        Folder of the prepared data, and of the classifier's run.
+
+    Raises
+    ------
+    BenchError
+        As `isnet_bench.training.train`.
+    """
+    training.train(
+        configuration.prune(config, experiment, verb="range_classifier"), experiment, CLASSIFIER, seed, data, out, None
+    )
+
+
+def measure(config: dict[str, Any], experiment: str, seed: int, data: Path, classifier: Path, out: Path) -> None:
+    """Measure the natural ranges of an ordinary classifier's heatmaps, and write them.
+
+    Heatmaps are made in evaluation mode for up to `IMAGES` training images: one range [C1, C2] for each distinct
+    explanation of the configuration's methods, each supervised layer, and each rule.
+
+    Parameters
+    ----------
+    config : dict
+        A checked configuration.
+    experiment : str
+        Id in the configuration.
+    seed : int
+        Of the choice of images.
+    data, classifier, out : Path
+        Folder of the prepared data, folder of the run of `train_classifier`, and the JSON file to write.
 
     Raises
     ------
     BenchError
         If inputs are missing or a range cannot be measured.
     """
-    data, out = Path(data), Path(out)
-    section = config["experiments"][experiment]
-    settings = fields.fill(Settings, {**section["training"], "epochs": min(EPOCHS, section["training"]["epochs"])})
-    device, train, info = device_of(config), datasets.load(data, "train"), datasets.info(data)
+    data, classifier = Path(data), Path(classifier)
+    device, train, info = training.device_of(config), datasets.load(data, "train"), datasets.info(data)
+    plain = configuration.MethodEntry(CLASSIFIER, "resnet", CLASSIFIER, {}, {})
+    task = methods.task(config["experiments"][experiment]["backbone"], info)
+    network = methods.classifier(methods.build(plain, task, None))
+    run = training.read_record(classifier, info)
+    training.load_weights(network, classifier)
+    network.to(device).eval()
     lightning.seed_everything(seed, verbose=False)
-    plain = configuration.MethodEntry("range", "resnet", "range", {}, section["training"])
-    module = methods.build(plain, methods.task(section["backbone"], info), None)
-    checkpoints = out.parent / f".{out.stem}-checkpoints"
-    shutil.rmtree(checkpoints, ignore_errors=True)
-    state = fit(
-        module,
-        train,
-        datasets.load(data, "val"),
-        settings,
-        seed=seed,
-        name=f"{experiment}, range, seed {seed}",
-        folder=checkpoints,
-        identity="range",
-        device=device,
-    )
-    shutil.rmtree(checkpoints)
-    classifier = methods.classifier(module).to(device).eval()
     chosen = torch.randperm(len(train.images), generator=torch.Generator().manual_seed(seed))[:IMAGES]
     found = {
-        item.name: _ranges(item, classifier, train.images[chosen].to(device))
-        for item in explanations(config, experiment)
+        item.name: _ranges(item, network, train.images[chosen].to(device)) for item in explanations(config, experiment)
     }
     write_json(
-        out,
+        Path(out),
         {
             "experiment": experiment,
             "seed": seed,
-            "epochs": settings.epochs,
             "images": len(chosen),
-            "val_accuracy": state.history[-1]["val_accuracy"],
-            "seconds": round(state.seconds, 3),
+            "classifier": {key: run[key] for key in ("epochs", "best_epoch", "seconds", "git_commit")},
             "explanations": found,
             "versions": provenance.versions(),
             **provenance.git(),

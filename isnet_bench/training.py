@@ -13,7 +13,8 @@ from typing import Any
 
 import lightning
 import torch
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from isnet_bench import config as configuration
@@ -23,7 +24,10 @@ from isnet_bench.errors import BenchError
 from isnet_bench.files import read_json, replacing, write_json
 from isnet_bench.fitting import Settings, State, fit
 
-__all__ = ["Settings", "device_of", "train"]
+__all__ = ["Settings", "device_of", "identity", "load_weights", "outcome", "read_record", "train", "write"]
+
+_WEIGHTS, _RECORD = "weights.safetensors", "run.json"
+_REMEDY = "train this method with this seed again"
 
 
 def train(
@@ -90,12 +94,44 @@ def train(
         seed=seed,
         name=f"{experiment}, {method}, seed {seed}",
         folder=out / "checkpoints",
-        identity=_identity(record, device),
+        identity=identity(record, device),
         device=device,
     )
-    record |= _outcome(state, methods.classifier(module), started, device)
-    _write(out, methods.classifier(module), state, record)
+    record |= outcome(state, methods.classifier(module), started, device)
+    write(out, methods.classifier(module), state, record)
     shutil.rmtree(out / "checkpoints")
+
+
+def read_record(run: Path, info: dict[str, Any]) -> dict[str, Any]:
+    """Return the record ``run.json`` of a run.
+
+    Raises
+    ------
+    BenchError
+        If it is missing or damaged, or the run was made with other data than those that `info` describes.
+    """
+    record = read_json(run / _RECORD, _REMEDY)
+    if record["data"] != info:
+        raise BenchError(f"{run} was trained on other data than the prepared data are now: {_REMEDY}")
+    return record
+
+
+def load_weights(network: nn.Module, run: Path) -> None:
+    """Load the weights of a run into its network.
+
+    Raises
+    ------
+    BenchError
+        If they are missing or damaged.
+    """
+    path = run / _WEIGHTS
+    try:
+        network.load_state_dict(load_file(path))
+    except FileNotFoundError as error:
+        raise BenchError(f"{path} is missing: {_REMEDY}") from error
+    except (OSError, SafetensorError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise BenchError(f"{path} does not hold this method's weights ({reason}): {_REMEDY}") from error
 
 
 def device_of(config: dict[str, Any]) -> torch.device:
@@ -121,12 +157,14 @@ def _class_weights(settings: Settings, labels: Tensor, classes: int) -> Tensor |
     return len(labels) / (classes * counts.float())
 
 
-def _identity(record: dict[str, Any], device: torch.device) -> str:
+def identity(record: dict[str, Any], device: torch.device) -> str:
+    """Name all that a training depends on: what is known of it beforehand, and where it takes place."""
     known = {**record, "device": device.type, "torch": torch.__version__}
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
 
 
-def _outcome(state: State, network: nn.Module, started: datetime, device: torch.device) -> dict[str, Any]:
+def outcome(state: State, network: nn.Module, started: datetime, device: torch.device) -> dict[str, Any]:
+    """Return what ``run.json`` says of a finished training: how long it took, with which software, and where."""
     return {
         "started": started.isoformat(timespec="seconds"),
         "seconds": round(state.seconds, 3),
@@ -140,9 +178,10 @@ def _outcome(state: State, network: nn.Module, started: datetime, device: torch.
     }
 
 
-def _write(out: Path, network: nn.Module, state: State, record: dict[str, Any]) -> None:
+def write(out: Path, network: nn.Module, state: State, record: dict[str, Any]) -> None:
+    """Write a finished training: the network's weights, the history of its epochs, and the record as ``run.json``."""
     weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-    with replacing(out / "weights.safetensors") as temporary:
+    with replacing(out / _WEIGHTS) as temporary:
         temporary.write_bytes(save(weights))
     with (
         replacing(out / "history.csv") as temporary,
@@ -151,4 +190,4 @@ def _write(out: Path, network: nn.Module, state: State, record: dict[str, Any]) 
         writer = csv.DictWriter(file, list(state.history[0]))
         writer.writeheader()
         writer.writerows(state.history)
-    write_json(out / "run.json", record)
+    write_json(out / _RECORD, record)

@@ -9,6 +9,7 @@ FILES = {
     "range": ["{out}"],
     "train": ["{out}/weights.safetensors", "{out}/history.csv", "{out}/run.json"],
     "evaluate": ["{run}/metrics.json", "{run}/predictions.parquet", "{run}/heatmaps.npz"],
+    "tune": ["{out}.csv", "{out}.md", "{out}.yaml", "{out}.json"],
     "tables": ["{out}.csv", "{out}.md", "{out}.tex"],
     "figures": ["{out}.pdf", "{out}.png"],
     "time": ["{out}", "{table}"],

@@ -7,14 +7,16 @@ from pathlib import Path
 import pytest
 import yaml
 
-from isnet_bench import cli, data, evaluation, ranges, timing, training
+from isnet_bench import cli, data, evaluation, ranges, timing, training, tuning
 from isnet_bench import config as configuration
 from isnet_bench.reporting import figures, tables
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGES = [
     (data, "prepare"),
+    (ranges, "train_classifier"),
     (ranges, "measure"),
+    (tuning, "select"),
     (training, "train"),
     (evaluation, "evaluate"),
     (timing, "run"),
@@ -55,8 +57,13 @@ RUN = ["--experiment", "mnist", "--method", "stochastic_isnet", "--seed", "3"]
         (["prepare", "--experiment", "mnist"], "data.prepare", ["out/data/mnist"]),
         (
             ["range", *RUN],
+            "ranges.train_classifier",
+            ["out/data/mnist", "out/mnist/range/classifier/seed3"],
+        ),
+        (
+            ["range", *RUN],
             "ranges.measure",
-            ["out/data/mnist", f"out/mnist/range/{RANGE_ID}/seed3.json"],
+            ["out/data/mnist", "out/mnist/range/classifier/seed3", f"out/mnist/range/{RANGE_ID}/seed3.json"],
         ),
         (
             ["train", *RUN],
@@ -64,6 +71,7 @@ RUN = ["--experiment", "mnist", "--method", "stochastic_isnet", "--seed", "3"]
             ["out/data/mnist", "out/mnist/stochastic_isnet/seed3", f"out/mnist/range/{RANGE_ID}/seed3.json"],
         ),
         (["evaluate", *RUN], "evaluation.evaluate", ["out/data/mnist", "out/mnist/stochastic_isnet/seed3"]),
+        (["tune"], "tuning.select", ["out", "out/tables/tuning"]),
         (["time"], "timing.table", ["out/timing/training_step.json", "out/tables/timing.csv"]),
         (["tables", "--experiment", "mnist"], "reporting.tables.write", ["out", "out/tables/mnist"]),
         (
@@ -105,7 +113,7 @@ def test_given_places_are_used(stages, config):
 
 def test_training_prepares_and_measures_first_what_is_missing(stages, config, caplog):
     assert cli.main(["train", "--config", config, *RUN]) == 0
-    assert list(stages) == ["data.prepare", "ranges.measure", "training.train"]
+    assert list(stages) == ["data.prepare", "ranges.train_classifier", "ranges.measure", "training.train"]
     assert "out/data/mnist holds no data yet, so they are prepared first" in caplog.text
     assert "the relevance range is measured first" in caplog.text
 

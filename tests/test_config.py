@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from isnet_bench import candidates, methods
 from isnet_bench import config as configuration
-from isnet_bench import methods
 from isnet_bench.errors import BenchError
 
 CONFIGS = sorted((Path(__file__).resolve().parents[1] / "config").glob("*.yaml"))
@@ -92,7 +92,7 @@ def test_what_may_be_left_out_is_filled_in(whole, checked):
         (
             "experiments.mnist.method",
             {},
-            "unknown key 'method' in experiments.mnist; known keys: backbone, data, methods, title, training",
+            "unknown key 'method' in experiments.mnist; known keys: backbone, data, gallery, methods, title, training",
         ),
         (
             "experiments.mnist.methods.long.lable",
@@ -244,6 +244,52 @@ def test_rows_that_explain_the_same_share_a_relevance_range(whole):
     assert configuration.range_id(configuration.load(json.dumps(part)), "mnist", ids["twin"]) == ids["twin"]
     top = configuration.prune(config, "mnist", "top", "range")["experiments"]["mnist"]["methods"][ids["top"]]
     assert top["params"] == {"p_top": 1.0}
+
+
+TUNING = {"experiment": "mnist", "seed": 7, "candidates": {"resnet": [{"training": {"epochs": 9}}, None]}}
+
+
+def test_candidates_are_rows_that_start_from_the_defaults(whole):
+    whole["experiments"]["mnist"]["methods"]["resnet"] = {"training": {"epochs": 5}}
+    base = whole["experiments"]["mnist"]["training"]["epochs"]
+    config = configuration.check({**whole, "tuning": TUNING}, "test")
+    assert candidates.experiment(config) == "mnist_tuning"
+    assert candidates.rows(config) == {"resnet": ["resnet_candidate1", "resnet_candidate2"]}
+    first, second = configuration.experiment_entries(config, "mnist_tuning")
+    assert (first.row, first.method, first.training["epochs"]) == ("resnet_candidate1", "resnet", 9)
+    assert (second.row, second.method, second.training["epochs"]) == ("resnet_candidate2", "resnet", base)
+    assert config["experiments"]["mnist_tuning"]["data"] == config["experiments"]["mnist"]["data"]
+    part = configuration.prune(config, verb="tune")
+    assert configuration.load(json.dumps(part))["experiments"].keys() == {"mnist", "mnist_tuning"}
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"experiment": "x"}, "tuning.experiment: unknown experiment 'x'; there are: mnist"),
+        ({"candidates": {"resnett": [{}]}}, "resnett_candidate1: unknown method 'resnett'"),
+        ({"candidates": {"rrr": [{"params": {"weigth": 1.0}}]}}, "unknown key 'weigth' in .*rrr_candidate1.params"),
+        ({"candidates": {"rrr": []}}, "tuning.candidates.rrr"),
+    ],
+)
+def test_mistakes_in_the_tuning_section(whole, change, sentence):
+    with pytest.raises(BenchError, match=sentence):
+        configuration.check({**whole, "tuning": {**TUNING, **change}}, "test")
+
+
+def test_the_gallery_names_rows(whole):
+    whole["experiments"]["mnist"]["gallery"] = ["resnet", "resnext"]
+    with pytest.raises(BenchError, match=r"experiments.mnist.gallery: no row resnext; the rows are .*resnet"):
+        configuration.check(whole, "test")
+
+
+@pytest.mark.parametrize(("epochs", "wanted"), [(30, 4), (2, 2)])
+def test_the_classifier_of_the_ranges_is_a_short_plain_training(whole, epochs, wanted):
+    whole["experiments"]["mnist"]["training"]["epochs"] = epochs
+    part = configuration.prune(configuration.check(whole, "test"), "mnist", verb="range_classifier")
+    (entry,) = configuration.experiment_entries(configuration.load(json.dumps(part)), "mnist")
+    assert (entry.row, entry.method, entry.params) == ("range_classifier", "resnet", {})
+    assert entry.training["epochs"] == wanted
 
 
 @pytest.mark.parametrize("verb", ["prepare", "range", "train", "evaluate", "tables", "figures", "time"])

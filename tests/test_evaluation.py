@@ -1,5 +1,6 @@
 """Evaluation: background relevance against an independent implementation, and the files that are written."""
 
+import copy
 import json
 import logging
 
@@ -11,7 +12,8 @@ import torch
 from torch import nn
 
 import isnet
-from isnet_bench import backbones, evaluation, training
+from baselines.masked_input import MaskedInput
+from isnet_bench import backbones, evaluation, methods, training
 from isnet_bench import data as datasets
 from isnet_bench.data import Split
 from isnet_bench.errors import BenchError
@@ -80,17 +82,58 @@ def test_examination_explains_the_logit_of_the_label():
     assert found.background_area == pytest.approx(1 - float(split.masks.mean()))
 
 
-def test_network_that_lrp_cannot_explain_has_no_background_relevance(caplog):
+def test_network_that_lrp_cannot_explain_is_explained_by_gradient_times_input(caplog):
     network = nn.Sequential(nn.Conv2d(1, 3, 3), nn.GELU(), nn.Flatten(), nn.Linear(3 * 26 * 26, 4)).eval()
     split = Split(torch.rand(5, 1, 28, 28), smooth_masks(5, 28), torch.tensor([0, 1, 2, 3, 0]))
     with caplog.at_level(logging.WARNING):
         explain = explainer(network, split.images[:1])
-    assert "no background relevance" in caplog.text
+    assert "Gradient × Input, since LRP does not fit" in caplog.text
     assert "GELU" in caplog.text
+    assert explain.name == "Gradient × Input"
     found = examine(explain, split, np.array([0]), 2, CPU)
     np.testing.assert_allclose(found.probabilities, network(split.images).softmax(1).detach(), rtol=1e-5)
-    assert np.isnan(found.background_relevance).all()
-    assert evaluation._metrics(found)["background_relevance"] is None
+    images = split.images.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(network(images)[torch.arange(5), split.labels].sum(), images)
+    expected = background_relevance(gradient * split.images, split.masks)
+    np.testing.assert_allclose(found.background_relevance, expected, rtol=1e-5)
+
+
+class Blinkered(nn.Module):
+    """Shows its classifier the left half alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.classifier = nn.Sequential(nn.Conv2d(1, 3, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(48, 4))
+
+    def visible_part(self, images, masks):
+        return torch.cat([torch.ones_like(masks[..., :2]), torch.zeros_like(masks[..., :2])], -1)
+
+
+def test_what_a_method_hides_from_its_classifier_has_no_relevance():
+    torch.manual_seed(0)
+    network = Blinkered().eval()
+    split = Split(torch.rand(5, 1, 4, 4), smooth_masks(5, 4), torch.tensor([0, 1, 2, 3, 0]))
+    chosen = explainer(network, split.images[:1])
+    with torch.no_grad():
+        logits, relevance = chosen.explain(*split)
+    left = split.images.clone()
+    left[..., 2:] = 0
+    torch.testing.assert_close(logits, network.classifier(left).detach())
+    _, whole, _ = isnet.LRPFlex(network.classifier, epsilon=1e-2, input_rule="zb")(left, isnet.Logit(split.labels))
+    torch.testing.assert_close(relevance[..., :2], whole[:, 0, ..., :2].detach())
+    assert relevance[..., 2:].count_nonzero() == 0
+    assert relevance[..., :2].count_nonzero() > 0
+
+
+def test_share_of_predictions_that_change_with_the_background():
+    predictions = {"iid": np.array([0, 1, 2, 3]), "ood": np.array([0, 1, 1, 3]), "deceiving": np.array([1, 1, 2, 3])}
+    changes = {"removed": ("iid", "ood"), "swapped": ("iid", "deceiving"), "added": ("ood", "deceiving")}
+    found = evaluation._changes(changes, predictions)
+    assert found == {
+        "background_changes": {"removed": 0.25, "swapped": 0.25, "added": 0.5},
+        "prediction_changes": 0.5,
+    }
+    assert evaluation._changes({}, predictions) == {"background_changes": {}, "prediction_changes": None}
 
 
 def test_examples_are_spread_over_the_classes():
@@ -117,6 +160,37 @@ def test_metrics(evaluated, tiny_data):
         assert found["background_area"] == pytest.approx(info["background_area"][name], rel=1e-6)
         assert 0 < found["background_relevance"] < 1
         assert found["images_without_relevance"] == 0
+
+
+def test_background_changes_are_those_between_the_predictions(evaluated):
+    metrics = json.loads((evaluated / "metrics.json").read_text())
+    predictions = pd.read_parquet(evaluated / "predictions.parquet").pivot(
+        index="index", columns="set", values="prediction"
+    )
+    assert metrics["background_changes"] == {
+        "mark removed": pytest.approx((predictions["iid"] != predictions["ood"]).mean()),
+        "mark swapped": pytest.approx((predictions["iid"] != predictions["deceiving"]).mean()),
+        "mark added": pytest.approx((predictions["ood"] != predictions["deceiving"]).mean()),
+    }
+    assert metrics["prediction_changes"] == pytest.approx((predictions.nunique(axis=1) > 1).mean())
+
+
+def test_an_oracle_is_given_the_masks(tiny_config, tiny_data, tmp_path):
+    config = {**tiny_config, "experiments": copy.deepcopy(tiny_config["experiments"])}
+    config["experiments"]["tiny"]["methods"]["masked_input"] = {}
+    training.train(config, "tiny", "masked_input", 0, tiny_data, tmp_path, None)
+    evaluation.evaluate(config, "tiny", "masked_input", 0, tiny_data, tmp_path)
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    # The same foregrounds in all sets, and nothing else is seen.
+    assert metrics["prediction_changes"] == 0
+    assert {found["background_relevance"] for found in metrics["sets"].values()} == {0}
+    # Validation was with masks, too.
+    best = json.loads((tmp_path / "run.json").read_text())["best_epoch"]
+    network = MaskedInput(methods.task({"name": "resnet_small"}, datasets.info(tiny_data))).eval()
+    training.load_weights(network, tmp_path)
+    images, masks, labels = datasets.load(tiny_data, "val")
+    right = float((network(images, masks).argmax(1) == labels).float().mean())
+    assert pd.read_csv(tmp_path / "history.csv").set_index("epoch").loc[best, "val_accuracy"] == pytest.approx(right)
 
 
 def test_predictions(evaluated, tiny_data):
@@ -148,7 +222,7 @@ def test_heatmaps(evaluated, tiny_data):
     [
         ("run.json", None, r"run.json is missing: train this method with this seed again"),
         ("run.json", "{", r"run.json cannot be read \(.*\): train this method"),
-        ("run.json", '{"data": {}}', r"was trained on other data than .* holds now: train"),
+        ("run.json", '{"data": {}}', r"was trained on other data than the prepared data are now: train"),
         ("weights.safetensors", None, r"weights.safetensors is missing: train"),
         ("weights.safetensors", "?", r"weights.safetensors does not hold this method's weights \(.*\): train"),
     ],

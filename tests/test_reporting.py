@@ -64,6 +64,7 @@ def _write_run(folder, row, seed):
         "seed": seed,
         "explainer": "LRP-epsilon with z^B input rule",
         "sets": sets,
+        "prediction_changes": 0.98 if row == "resnet" else 0.01 * seed,
         "train_seconds": 20.0 + 2 * seed,
     }
     (folder / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
@@ -112,6 +113,7 @@ def test_csv_has_mean_and_sample_deviation_of_each_method(config, results):
         "iid_accuracy_mean", "iid_accuracy_std", "ood_accuracy_mean", "ood_accuracy_std",
         "deceiving_accuracy_mean", "deceiving_accuracy_std",
         "background_relevance_mean", "background_relevance_std", "background_area",
+        "explainer", "prediction_changes_mean", "prediction_changes_std",
         "train_seconds_mean", "train_seconds_std", "data", "stand_in",
     ]  # fmt: skip
     assert list(table.index) == ["resnet", "original_isnet", "stochastic_isnet", "stochastic_isnet_f8"]

@@ -158,7 +158,7 @@ def test_resumed_run_ends_like_an_uninterrupted_one(
 @pytest.mark.parametrize("damage", ["other configuration", "broken file"])
 def test_useless_checkpoint_is_not_resumed(finished, tiny_config, tiny_data, tmp_path, monkeypatch, caplog, damage):
     with monkeypatch.context() as patch:
-        patch.setattr(training, "_write", lambda *_: (_ for _ in ()).throw(BenchError("stop")))
+        patch.setattr(training, "write", lambda *_: (_ for _ in ()).throw(BenchError("stop")))
         with pytest.raises(BenchError):
             run(changed(tiny_config, weight_decay=0.5), tiny_data, tmp_path)
     if damage == "broken file":

@@ -14,7 +14,17 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-RULES = {"prepare", "relevance_range", "train", "evaluate", "tables", "figures", "timing", "timing_figure"}
+RULES = {
+    "prepare",
+    "range_classifier",
+    "relevance_range",
+    "train",
+    "evaluate",
+    "tables",
+    "figures",
+    "timing",
+    "timing_figure",
+}
 BLOCK = {"method": "original_isnet", "params": {"propagation": "block"}}
 
 
@@ -158,6 +168,18 @@ def test_second_call_does_nothing_and_a_change_runs_only_what_it_touches(workpla
     edit(workplace, lambda c: c["timing"].update(rounds=3))
     snakemake(workplace, *smoke)
     assert calls(workplace) == {"time": 1, "figures": 1}
+
+
+def test_tuning_trains_every_candidate_and_tests_none(workplace):
+    run = snakemake(workplace, "tune", "--configfile", "config/smoke.yaml")
+    assert run.returncode == 0, run.stdout
+    done = calls(workplace)
+    assert {call for call in done if call.startswith("train ")} == {
+        "train range_classifier 100",
+        *(f"train {method}_candidate{place} 100" for method in ("resnet", "stochastic_isnet") for place in (1, 2)),
+    }
+    assert {call.split()[0] for call in done} == {"prepare", "train", "range", "tune"}
+    assert (workplace / "results/smoke/tables/tuning.yaml").exists()
 
 
 def test_target_of_one_experiment(workplace):

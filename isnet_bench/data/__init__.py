@@ -47,7 +47,7 @@ def settings_type(name: str) -> type:
 
 
 def prepare(experiment: str, config: dict[str, Any], out: Path) -> None:
-    """Make an experiment's data: one ``.npz`` for each split, and ``data.json``.
+    """Make an experiment's data: one ``.npz`` for each split, for some data also one ``.csv``, and ``data.json``.
 
     Parameters
     ----------
@@ -73,6 +73,9 @@ def prepare(experiment: str, config: dict[str, Any], out: Path) -> None:
     for split, arrays in dataset.splits.items():
         with replacing(out / f"{split}.npz") as temporary:
             np.savez_compressed(temporary, **arrays._asdict())
+    for split, table in dataset.records.items():
+        with replacing(out / f"{split}.csv") as temporary:
+            table.to_csv(temporary, index_label="index")
     write_json(out / _INFO, _describe(dataset, dataclasses.asdict(settings)))
     log.info("%s: %s in %s", experiment, dataset.title, out)
 
@@ -125,6 +128,7 @@ def _describe(dataset: DataSet, settings: dict[str, Any]) -> dict[str, Any]:
         "channels": channels,
         "image_size": height,
         "test_sets": list(dataset.test_sets),
+        "background_changes": {name: list(sets) for name, sets in dataset.background_changes.items()},
         "splits": {name: len(arrays.labels) for name, arrays in dataset.splits.items()},
         "background_area": {name: 1 - float(dataset.splits[name].masks.mean()) for name in dataset.test_sets},
         "settings": settings,

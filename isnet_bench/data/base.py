@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from torch import Tensor
 
 __all__ = ["Arrays", "DataSet", "Split"]
@@ -47,6 +48,11 @@ class DataSet:
         "train", "val" and each test set.
     test_sets : tuple of str
         In the order of the tables; the first is distributed like the training images.
+    background_changes : mapping
+        Name of a change of the background to two test sets, before and after it, which show the same foregrounds
+        in the same order.
+    records : mapping
+        Of some or all splits, one row for each image: what is to be known of it besides its label.
     details : mapping
         What else data.json shall tell.
     """
@@ -57,4 +63,6 @@ class DataSet:
     classes: tuple[str, ...]
     splits: Mapping[str, Arrays]
     test_sets: tuple[str, ...]
+    background_changes: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    records: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)

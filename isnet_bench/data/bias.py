@@ -9,10 +9,15 @@ import numpy as np
 
 from isnet_bench.errors import BenchError
 
-__all__ = ["Bias", "Marks", "apply", "choose", "make_marks", "make_room"]
+__all__ = ["CHANGES", "Bias", "Marks", "apply", "choose", "make_marks", "make_room"]
+
+CHANGES = {"mark removed": ("iid", "ood"), "mark swapped": ("iid", "deceiving"), "mark added": ("ood", "deceiving")}
+"""Changes of the background between the test sets of a data set with marks."""
 
 _WHITE = 255
 _STRONGEST_TINT = 0.5
+SHAPES = ("circle", "triangle", "square")
+SMALLEST_SHAPE = 6
 
 
 @dataclass(frozen=True)
@@ -21,18 +26,21 @@ class Bias:
 
     Attributes
     ----------
-    pattern : {"border_pixel", "corner_patch", "tinted_background"}
+    pattern : {"border_pixel", "corner_patch", "tinted_background", "corner_shape"}
         "border_pixel": a white square on the left border, whose row encodes the class. "corner_patch": a
         square in the corner number class % 4 (clockwise from the upper left), the darker the larger class //
         4. "tinted_background": all background at the grey level 0.5 (class + 1) / classes, where white is 1.
+        "corner_shape": a circle, a triangle or a square, for the first, second and third class, white on a
+        black square in the upper left corner; where that is not free of foreground, in the next one clockwise
+        that is. All classes' marks cover the same square, so that its place tells nothing of the class.
     strength : float
         Probability, in [0, 1], that the mark is that of the image's class; else it is that of another one,
         all others being equally likely.
     size : int
-        Side of the square in pixels; without meaning for tinted_background.
+        Side of the square in pixels, of a corner_shape at least 6; without meaning for tinted_background.
     """
 
-    pattern: Literal["border_pixel", "corner_patch", "tinted_background"] = "border_pixel"
+    pattern: Literal["border_pixel", "corner_patch", "tinted_background", "corner_shape"] = "border_pixel"
     strength: float = 1.0
     size: int = 1
 
@@ -41,6 +49,11 @@ class Bias:
             raise BenchError(f"strength must lie in [0, 1], not {self.strength}")
         if self.size < 1:
             raise BenchError(f"size must be at least 1 pixel, not {self.size}")
+        if self.pattern == "corner_shape" and self.size < SMALLEST_SHAPE:
+            raise BenchError(
+                f"size must be at least {SMALLEST_SHAPE} pixels for the pattern corner_shape, not {self.size}: "
+                "smaller shapes look alike"
+            )
 
 
 class Marks(NamedTuple):
@@ -49,11 +62,15 @@ class Marks(NamedTuple):
 
     ``sides``: widths in pixels of the left and the right border strip that hold all marks, to be kept free of
     foreground; None for marks that lie wherever there is no foreground.
+
+    ``corner``: side of the square in the upper left corner that every mark fills, if each image may have it in
+    whichever corner is free of foreground; 0 for marks that stay where they are.
     """
 
     levels: np.ndarray
     covers: np.ndarray
     sides: tuple[int, int] | None
+    corner: int = 0
 
 
 def make_marks(bias: Bias, classes: int, image_size: int) -> Marks:
@@ -62,14 +79,14 @@ def make_marks(bias: Bias, classes: int, image_size: int) -> Marks:
     Raises
     ------
     BenchError
-        If the marks of two classes would overlap.
+        If the marks of two classes would overlap, or there are more classes than shapes.
     """
     if bias.pattern == "tinted_background":
         levels = np.round(_WHITE * _STRONGEST_TINT * np.arange(1, classes + 1) / classes)
         shape = (classes, image_size, image_size)
         return Marks(np.broadcast_to(levels[:, None, None], shape).astype(np.uint8), np.ones(shape, bool), None)
-    draw = _border_squares if bias.pattern == "border_pixel" else _corner_squares
-    return draw(bias.size, classes, image_size)
+    draw = {"border_pixel": _border_squares, "corner_patch": _corner_squares, "corner_shape": _corner_shapes}
+    return draw[bias.pattern](bias.size, classes, image_size)
 
 
 def choose(labels: np.ndarray, classes: int, strength: float, rng: np.random.Generator) -> np.ndarray:
@@ -88,14 +105,16 @@ def apply(images: np.ndarray, masks: np.ndarray, marks: Marks, which: np.ndarray
         If a mark would touch the foreground ``masks`` (N, 1, H, W).
     """
     foreground = masks[:, 0] > 0
-    covers = marks.covers[which]
+    levels, covers = marks.levels[which], marks.covers[which]
     if marks.sides is None:
         covers &= ~foreground
+    elif marks.corner:
+        levels, covers = _to_free_corners(levels, covers, foreground, marks.corner)
     touching = int((covers & foreground).any((1, 2)).sum())
     if touching:
         raise BenchError(f"marks touch the foreground of {touching} images; lower bias.size or mask_dilation")
     marked = images.copy()
-    np.copyto(marked, marks.levels[which][:, None], where=covers[:, None])
+    np.copyto(marked, levels[:, None], where=covers[:, None])
     return marked
 
 
@@ -148,10 +167,56 @@ def _border_squares(size: int, classes: int, image_size: int) -> Marks:
 def _corner_squares(size: int, classes: int, image_size: int) -> Marks:
     if 2 * size > image_size:
         raise BenchError(f"squares of {size} pixels in the corners of {image_size} overlap; lower bias.size")
-    near, far = slice(0, size), slice(image_size - size, image_size)
-    corners = [(near, near), (near, far), (far, far), (far, near)]
+    corners = _corners(size, image_size)
     steps = -(-classes // len(corners))
     levels = np.zeros((classes, image_size, image_size), np.uint8)
     for index in range(classes):
         levels[index][corners[index % len(corners)]] = round(_WHITE * (1 - index // len(corners) / steps))
     return Marks(levels, levels > 0, (size, size))
+
+
+def _corner_shapes(size: int, classes: int, image_size: int) -> Marks:
+    if classes > len(SHAPES):
+        raise BenchError(
+            f"the pattern corner_shape has {len(SHAPES)} shapes ({', '.join(SHAPES)}), and the data have {classes} "
+            "classes; choose another bias.pattern"
+        )
+    if 2 * size > image_size:
+        raise BenchError(f"shapes of {size} pixels in the corners of {image_size} overlap; lower bias.size")
+    levels = np.zeros((classes, image_size, image_size), np.uint8)
+    for level, shape in zip(levels, SHAPES, strict=False):
+        level[:size, :size] = _WHITE * _shape(shape, size)
+    covers = np.zeros(levels.shape, bool)
+    covers[:, :size, :size] = True
+    return Marks(levels, covers, (0, 0), size)
+
+
+def _shape(name: str, size: int) -> np.ndarray:
+    """Draw a shape, bool (size, size), as large as a margin allows by which it can be told from its surroundings."""
+    rows, columns = np.mgrid[:size, :size] - (size - 1) / 2
+    radius = size / 2 - max(1, size // 10)
+    if name == "circle":
+        # A quarter of a pixel less: small circles would differ from squares in their corner pixels alone.
+        return np.hypot(rows, columns) <= radius - 0.25
+    square = np.maximum(abs(rows), abs(columns)) <= radius
+    return square if name == "square" else square & (2 * abs(columns) <= rows + radius + 0.5)
+
+
+def _corners(size: int, image_size: int) -> list[tuple[slice, slice]]:
+    """Squares in the corners, clockwise from the upper left."""
+    near, far = slice(0, size), slice(image_size - size, image_size)
+    return [(near, near), (near, far), (far, far), (far, near)]
+
+
+def _to_free_corners(
+    levels: np.ndarray, covers: np.ndarray, foreground: np.ndarray, size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Move marks (N, H, W) from the upper left corner to the first one that is free; where none is, they stay."""
+    corners = _corners(size, foreground.shape[2])
+    free = np.stack([~foreground[:, *corner].any((1, 2)) for corner in corners], axis=1)
+    place = free.argmax(1)
+    for number, (rows, columns) in enumerate(corners):
+        shift = (rows.start, columns.start)
+        levels[place == number] = np.roll(levels[place == number], shift, axis=(1, 2))
+        covers[place == number] = np.roll(covers[place == number], shift, axis=(1, 2))
+    return levels, covers

@@ -119,6 +119,7 @@ def make(settings: Settings) -> DataSet:
         classes=tuple(str(digit) for digit in range(_CLASSES)),
         splits=splits,
         test_sets=tuple(test_sets),
+        background_changes=background.CHANGES,
         details={"moved_images": {name: moved for name, (_, moved) in plain.items()}},
     )
 

@@ -2,36 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from sklearn.metrics import accuracy_score
-from torch import nn
 
 from isnet_bench import config as configuration
 from isnet_bench import data as datasets
 from isnet_bench import fields, methods
-from isnet_bench.errors import BenchError
-from isnet_bench.evaluation.relevance import EXPLAINER, Examination, examine, explainer, spread
-from isnet_bench.files import read_json, replacing, write_json
-from isnet_bench.training import Settings, device_of
+from isnet_bench.evaluation.relevance import Examination, examine, explainer, spread
+from isnet_bench.files import replacing, write_json
+from isnet_bench.training import Settings, device_of, load_weights, read_record
 
 __all__ = ["evaluate"]
-
-_REMEDY = "train this method with this seed again"
 
 
 def evaluate(config: dict[str, Any], experiment: str, method: str, seed: int, data: Path, run: Path) -> None:
     """Evaluate a run on every test set; write ``metrics.json``, ``predictions.parquet`` and ``heatmaps.npz``.
 
     Accuracy is the share of images whose largest logit is that of their label. Background relevance is
-    defined in `isnet_bench.evaluation.relevance`; it is null where no image has any relevance, as with
-    networks that are no ReLU networks. Background area is the mean share of background pixels, which a
-    heatmap that ignores the image would have as its background relevance.
+    defined in `isnet_bench.evaluation.relevance`; it is null where no image has any relevance. Background area
+    is the mean share of background pixels, which a heatmap that ignores the image would have as its background
+    relevance. Where test sets differ in the background alone, prediction changes is the share of images whose
+    prediction differs between any two of them, also given for each change on its own.
 
     Parameters
     ----------
@@ -51,26 +47,26 @@ def evaluate(config: dict[str, Any], experiment: str, method: str, seed: int, da
     """
     data, run = Path(data), Path(run)
     entry = configuration.method_entry(config, experiment, method)
-    info, record = datasets.info(data), read_json(run / "run.json", _REMEDY)
-    if record["data"] != info:
-        raise BenchError(f"{run} was trained on other data than {data} holds now: {_REMEDY}")
+    info = datasets.info(data)
+    record = read_record(run, info)
     task = methods.task(config["experiments"][experiment]["backbone"], info)
     network = methods.classifier(methods.build(entry, task, record["range"]))
-    _load(network, run / "weights.safetensors")
+    load_weights(network, run)
     settings = fields.fill(Settings, entry.training)
     batch_size, device = settings.val_batch_size or settings.batch_size, device_of(config)
     splits = {name: datasets.load(data, name) for name in info["test_sets"]}
     shown = {name: spread(split.labels.numpy()) for name, split in splits.items()}
-    explain = explainer(network.to(device).eval(), next(iter(splits.values())).images[:2].to(device))
-    found = {name: examine(explain, split, shown[name], batch_size, device) for name, split in splits.items()}
+    explained = explainer(network.to(device).eval(), next(iter(splits.values())).images[:2].to(device))
+    found = {name: examine(explained, split, shown[name], batch_size, device) for name, split in splits.items()}
     metrics = {
         "data": info["title"],
         "stand_in": info["stand_in"],
         "method": method,
         "label": entry.label,
         "seed": seed,
-        "explainer": EXPLAINER,
+        "explainer": explained.name,
         "sets": {name: _metrics(examination) for name, examination in found.items()},
+        **_changes(info["background_changes"], {name: one.probabilities.argmax(1) for name, one in found.items()}),
         "train_seconds": record["train_seconds"],
     }
     with replacing(run / "predictions.parquet") as temporary:
@@ -89,16 +85,6 @@ def evaluate(config: dict[str, Any], experiment: str, method: str, seed: int, da
     write_json(run / "metrics.json", metrics)
 
 
-def _load(network: nn.Module, path: Path) -> None:
-    try:
-        network.load_state_dict(load_file(path))
-    except FileNotFoundError as error:
-        raise BenchError(f"{path} is missing: {_REMEDY}") from error
-    except (OSError, SafetensorError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise BenchError(f"{path} does not hold this method's weights ({reason}): {_REMEDY}") from error
-
-
 def _metrics(found: Examination) -> dict[str, Any]:
     explained = ~np.isnan(found.background_relevance)
     relevance = float(found.background_relevance[explained].mean()) if explained.any() else None
@@ -108,6 +94,15 @@ def _metrics(found: Examination) -> dict[str, Any]:
         "background_area": found.background_area,
         "images": len(found.labels),
         "images_without_relevance": int((~explained).sum()),
+    }
+
+
+def _changes(changes: Mapping[str, tuple[str, str]], predictions: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Share of images whose prediction changes with the background: for each change, and for any of them."""
+    changed = {name: predictions[before] != predictions[after] for name, (before, after) in changes.items()}
+    return {
+        "background_changes": {name: float(images.mean()) for name, images in changed.items()},
+        "prediction_changes": float(np.any(list(changed.values()), axis=0).mean()) if changed else None,
     }
 
 

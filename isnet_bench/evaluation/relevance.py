@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,16 +15,35 @@ from torch import Tensor, nn
 import isnet
 from isnet_bench.data import Split
 
-__all__ = ["EXPLAINER", "Examination", "background_relevance", "examine", "explainer", "spread"]
+__all__ = [
+    "GRADIENT_INPUT",
+    "LRP",
+    "Examination",
+    "Explainer",
+    "background_relevance",
+    "examine",
+    "explainer",
+    "spread",
+]
 
 log = logging.getLogger(__name__)
 
-Explain = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-
-EXPLAINER = "LRP-epsilon with z^B input rule"
+LRP = "LRP-epsilon with z^B input rule"
+GRADIENT_INPUT = "Gradient × Input"
 
 _EPSILON = 1e-2
 _EXAMPLES = 8
+
+
+class Explainer(NamedTuple):
+    """A way to explain a network.
+
+    ``explain`` takes images (N, C, H, W), masks (N, 1, H, W), 1 = foreground, and labels (N,); it gives logits (N,
+    classes) and the relevance (N, C, H, W) for each image's own label. ``name`` is `LRP` or `GRADIENT_INPUT`.
+    """
+
+    name: str
+    explain: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -70,8 +91,11 @@ def background_relevance(relevance: Tensor, masks: Tensor) -> Tensor:
     return torch.where(total > 0, share, torch.nan)
 
 
-def explainer(network: nn.Module, probe: Tensor) -> Explain:
-    """Return a function that classifies images, and explains the logit of each image's label.
+def explainer(network: nn.Module, probe: Tensor) -> Explainer:
+    """Choose how a network is explained: by LRP where it is a ReLU network, else by Gradient × Input.
+
+    Where a network hides a part of the image from its own ``classifier`` (it then has a method ``visible_part``), the
+    classifier is explained on what it sees, and the hidden part has no relevance.
 
     Parameters
     ----------
@@ -79,34 +103,53 @@ def explainer(network: nn.Module, probe: Tensor) -> Explain:
         Maps images (N, C, H, W) in [0, 1] to logits; in evaluation mode.
     probe : Tensor
         Some images, to find out whether LRP can explain the network.
-
-    Returns
-    -------
-    callable
-        Of images (N, C, H, W) and labels (N,); gives logits (N, classes) and relevance (N, C, H, W) by
-        LRP-epsilon with the z^B input rule, all zero for networks that are no ReLU networks.
     """
-    try:
-        explain = isnet.LRPFlex(network, epsilon=_EPSILON, input_rule="zb", low=0.0, high=1.0)
-        explain(probe, isnet.Logit(0))
-    except isnet.UnsupportedNetworkError as error:
-        log.warning("no background relevance: %s", error)
-        return lambda images, labels: (network(images), torch.zeros_like(images))
+    if not hasattr(network, "visible_part"):
+        name, explain = _explain_all(network, probe)
+        return Explainer(name, lambda images, masks, labels: explain(images, labels))
+    name, explain = _explain_all(network.classifier, probe)
 
-    def explain_labels(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        logits, relevance, _ = explain(images, isnet.Logit(labels))
+    def explain_visible(images: Tensor, masks: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        seen = network.visible_part(images, masks)
+        logits, relevance = explain(images * seen, labels)
+        return logits, relevance * seen
+
+    return Explainer(name, explain_visible)
+
+
+def _explain_all(network: nn.Module, probe: Tensor) -> tuple[str, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]]:
+    try:
+        lrp = isnet.LRPFlex(network, epsilon=_EPSILON, input_rule="zb", low=0.0, high=1.0)
+        lrp(probe, isnet.Logit(0))
+    except isnet.UnsupportedNetworkError as error:
+        log.warning("background relevance is measured by %s, since LRP does not fit: %s", GRADIENT_INPUT, error)
+        return GRADIENT_INPUT, partial(_gradient_input, network)
+
+    def explain(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        logits, relevance, _ = lrp(images, isnet.Logit(labels))
         return logits, relevance[:, 0]
 
-    return explain_labels
+    return LRP, explain
 
 
-def examine(explain: Explain, split: Split, shown: np.ndarray, batch_size: int, device: torch.device) -> Examination:
+def _gradient_input(network: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradient of each label's logit times the image (Shrikumar et al., arXiv:1605.01713)."""
+    with torch.enable_grad():
+        images = images.detach().requires_grad_()
+        logits = network(images)
+        (gradient,) = torch.autograd.grad(logits.gather(1, labels[:, None]).sum(), images)
+    return logits.detach(), gradient * images.detach()
+
+
+def examine(
+    explainer: Explainer, split: Split, shown: np.ndarray, batch_size: int, device: torch.device
+) -> Examination:
     """Classify and explain a test set.
 
     Parameters
     ----------
-    explain : callable
-        What `explainer` returned.
+    explainer : Explainer
+        Of the network.
     split : Split
         The test set.
     shown : ndarray
@@ -120,7 +163,7 @@ def examine(explain: Explain, split: Split, shown: np.ndarray, batch_size: int, 
     for indices in torch.arange(len(split.labels)).split(batch_size):
         images, masks, labels = (tensor[indices].to(device) for tensor in split)
         with torch.no_grad():
-            logits, relevance = explain(images, labels)
+            logits, relevance = explainer.explain(images, masks, labels)
         probabilities.append(logits.softmax(1).cpu())
         shares.append(background_relevance(relevance, masks).cpu())
         examples.append(relevance.cpu()[torch.isin(indices, torch.from_numpy(shown))])

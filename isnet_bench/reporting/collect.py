@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,13 +22,15 @@ from isnet_bench.reporting import style
 _FRACTION = {"type": "number", "minimum": 0, "maximum": 1}
 _METRICS = {
     "type": "object",
-    "required": ["data", "stand_in", "method", "seed", "explainer", "sets", "train_seconds"],
+    "required": ["data", "stand_in", "method", "seed", "explainer", "sets", "prediction_changes", "train_seconds"],
     "properties": {
         "data": {"type": "string"},
         "stand_in": {"type": "boolean"},
         "method": {"type": "string"},
         "seed": {"type": "integer"},
         "explainer": {"type": "string"},
+        # null: no two test sets show the same foregrounds
+        "prediction_changes": {**_FRACTION, "type": ["number", "null"]},
         "train_seconds": {"type": "number", "minimum": 0},
         "sets": {
             "type": "object",
@@ -64,25 +67,38 @@ class Runs:
     """All evaluated runs of one experiment.
 
     ``frame`` has one row per method, seed and test set, methods in the order of the figures, with the columns
-    method, label, seed, set, accuracy, background_relevance (NaN: none), background_area (fractions of 1),
-    images and train_seconds. ``sets`` are the test sets in the order in which the data set declares them.
+    method, label, seed, set, accuracy, background_relevance (NaN: none), background_area, prediction_changes
+    (fractions of 1), images and train_seconds. ``sets`` are the test sets in the order in which the data set
+    declares them; ``explainers`` has the name of what explained each method; ``gallery`` are the methods whose
+    heatmaps are drawn.
     """
 
     experiment: str
     title: str
     data: str
     stand_in: bool
-    explainer: str
+    explainers: Mapping[str, str]
     classes: int
     seeds: tuple[int, ...]
     sets: tuple[str, ...]
     looks: Mapping[str, style.Look]
+    gallery: tuple[str, ...]
     frame: pd.DataFrame
 
     @property
     def heading(self) -> str:
         """Title of tables and figures; begins with a warning when other data stand in for the real ones."""
         return f"STAND-IN DATA: {self.title}" if self.stand_in else self.title
+
+    @property
+    def explainer(self) -> str:
+        """What explained the most methods."""
+        return Counter(self.explainers.values()).most_common(1)[0][0]
+
+    @property
+    def exceptions(self) -> dict[str, str]:
+        """The methods that another explainer explained, and its name."""
+        return {row: name for row, name in self.explainers.items() if name != self.explainer}
 
     @property
     def repeats(self) -> str:
@@ -114,7 +130,7 @@ def runs(config: dict[str, Any], experiment: str, results: Path) -> Runs:
     run = _json(folder(results, experiment, *next(iter(found))) / "run.json", _RUN, "train")
     records = [
         {"method": row, "label": labels[row], "seed": seed, "set": name, **values}
-        | {"train_seconds": metrics["train_seconds"]}
+        | {key: metrics[key] for key in ("prediction_changes", "train_seconds")}
         for (row, seed), metrics in found.items()
         for name, values in metrics["sets"].items()
     ]
@@ -123,13 +139,18 @@ def runs(config: dict[str, Any], experiment: str, results: Path) -> Runs:
         title=config["experiments"][experiment]["title"],
         data=first["data"],
         stand_in=first["stand_in"],
-        explainer=first["explainer"],
+        explainers={row: metrics["explainer"] for (row, _), metrics in found.items()},
         classes=len(run["data"]["classes"]),
         seeds=tuple(config["seeds"]),
         sets=tuple(first["sets"]),
         looks=looks,
-        frame=pd.DataFrame(records).astype({"background_relevance": float}),
+        gallery=_chosen(looks, config["experiments"][experiment].get("gallery")),
+        frame=pd.DataFrame(records).astype({"background_relevance": float, "prediction_changes": float}),
     )
+
+
+def _chosen(looks: Mapping[str, style.Look], wanted: list[str] | None) -> tuple[str, ...]:
+    return tuple(row for row in looks if wanted is None or row in wanted)
 
 
 def folder(results: Path, experiment: str, method: str, seed: int) -> Path:
@@ -166,7 +187,7 @@ def _metrics(results: Path, experiment: str, method: str, seed: int) -> dict[str
 
 
 def _check_same_data(first: dict[str, Any], other: dict[str, Any], run: Path) -> None:
-    for key in ("data", "stand_in", "explainer"):
+    for key in ("data", "stand_in"):
         if first[key] != other[key]:
             raise BenchError(
                 f"{run / 'metrics.json'} has {key} {other[key]!r} where the first run has {first[key]!r}; "

@@ -17,7 +17,7 @@ from matplotlib.ticker import LogLocator
 from isnet_bench import config as configuration
 from isnet_bench import timing as timings
 from isnet_bench.errors import BenchError
-from isnet_bench.reporting import collect, style
+from isnet_bench.reporting import collect, style, tables
 
 EXAMPLES = 4
 _CHARACTERS_PER_MM = 0.7
@@ -64,10 +64,15 @@ def heatmaps(config: dict[str, Any], experiment: str, results: Path, out: Path) 
         panels = fig.subplots(rows, columns, squeeze=False)
         _example_columns(panels[:, :2], **examples)
         scale = _relevance_columns(panels[:, 2:], maps, examples["masks"])
-        for panel, label in zip(panels[0], ["Image", "Mask", *runs.labels.values()], strict=True):
+        for panel, label in zip(
+            panels[0],
+            ["Image", "Mask", *(runs.labels[row] + tables.MARK * (row in runs.exceptions) for row in maps)],
+            strict=True,
+        ):
             panel.set_title(textwrap.fill(label, 11), fontsize=6)
         bar = fig.colorbar(scale, ax=panels, location="bottom", shrink=0.6, aspect=width / 2.2, extend="both", pad=0.02)
-        bar.set_label(f"Relevance for the true class, % of Σ|R| of the image\n{runs.explainer}", fontsize=6.5)
+        how = "\n".join([runs.explainer, *(f"{tables.MARK} by {name}" for name in sorted({*runs.exceptions.values()}))])
+        bar.set_label(f"Relevance for the true class, % of Σ|R| of the image\n{how}", fontsize=6.5)
         which = f"{runs.sets[0]} test images, seed {runs.seeds[0]}; below: share of |R| outside the mask"
         _title(fig, width, runs.heading, f"Data: {runs.data}", which)
         style.save(fig, Path(out))
@@ -139,7 +144,7 @@ def _write_mean(panel: Axes, seeds: np.ndarray, place: float) -> None:
 
 def _gallery(runs: collect.Runs, results: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Images and masks of the first examples with different labels; each method's relevance in per cent."""
-    stored = {row: collect.heatmaps(results, runs.experiment, row, runs.seeds[0], runs.sets[0]) for row in runs.looks}
+    stored = {row: collect.heatmaps(results, runs.experiment, row, runs.seeds[0], runs.sets[0]) for row in runs.gallery}
     first = next(iter(stored))
     for row, other in stored.items():
         if not np.array_equal(other["images"], stored[first]["images"]):

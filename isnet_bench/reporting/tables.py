@@ -10,9 +10,17 @@ import pandas as pd
 from isnet_bench.files import replacing
 from isnet_bench.reporting import collect
 
+MARK = " †"
 _LATEX = str.maketrans(
     {character: f"\\{character}" for character in "&%$#_{}"}
-    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$"}
+    | {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "±": r"$\pm$",
+        "†": r"$\dagger$",
+        "×": r"$\times$",
+    }
 )
 
 
@@ -29,7 +37,7 @@ def write(config: dict[str, Any], experiment: str, results: Path, out: Path) -> 
     shown = readable(table, runs)
     contents = {
         "csv": table.to_csv(index=False, float_format="%.6g"),
-        "md": f"{caption(runs)}\n\n{_markdown(shown)}\n",
+        "md": "\n\n".join([caption(runs), _markdown(shown), *footnotes(runs)]) + "\n",
         "tex": _latex(shown, runs),
     }
     out = Path(out)
@@ -42,13 +50,15 @@ def summary(runs: collect.Runs) -> pd.DataFrame:
     """One row per method: mean and sample standard deviation (ddof = 1) over seeds; fractions of 1, seconds.
 
     Columns: method, label, seeds, ``<set>_accuracy_mean``/``_std`` for each test set,
-    ``background_relevance_mean``/``_std`` and ``background_area`` on the first test set,
-    ``train_seconds_mean``/``_std``, data, stand_in. The std of a single seed is empty, and so is the
-    background relevance of a method if any of its runs has none.
+    ``background_relevance_mean``/``_std`` and ``background_area`` on the first test set, explainer,
+    ``prediction_changes_mean``/``_std``, ``train_seconds_mean``/``_std``, data, stand_in. The std of a single seed is
+    empty, and so is the background relevance of a method if any of its runs has none.
     """
     accuracy = runs.frame.pivot(index=["method", "seed"], columns="set", values="accuracy")[list(runs.sets)]
     first = runs.frame[runs.frame["set"] == runs.sets[0]].set_index(["method", "seed"])
-    measured = accuracy.add_suffix("_accuracy").join(first[["background_relevance", "train_seconds"]])
+    measured = accuracy.add_suffix("_accuracy").join(
+        first[["background_relevance", "prediction_changes", "train_seconds"]]
+    )
     seeds = measured.groupby("method")
     # skipna: a mean over some of the seeds must not pass for one over all of them.
     statistics = {"mean": seeds.mean(skipna=False), "std": seeds.std(skipna=False)}
@@ -58,7 +68,9 @@ def summary(runs: collect.Runs) -> pd.DataFrame:
     table.insert(0, "label", pd.Series(runs.labels))
     table.insert(1, "seeds", len(runs.seeds))
     area = first.groupby("method")["background_area"].mean()
-    table.insert(table.columns.get_loc("train_seconds_mean"), "background_area", area)
+    place = table.columns.get_loc("prediction_changes_mean")
+    table.insert(place, "background_area", area)
+    table.insert(place + 1, "explainer", pd.Series(runs.explainers))
     return table.assign(data=runs.data, stand_in=runs.stand_in).rename_axis("method").reset_index()
 
 
@@ -67,8 +79,11 @@ def readable(table: pd.DataFrame, runs: collect.Runs) -> pd.DataFrame:
     shown = pd.DataFrame({"Method": table["label"]})
     for name in runs.sets:
         shown[f"{name} (%)"] = _cells(table, f"{name}_accuracy", 100)
-    shown["Background relevance (%)"] = _cells(table, "background_relevance", 100)
+    relevance = zip(_cells(table, "background_relevance", 100), table["method"], strict=True)
+    shown["Background relevance (%)"] = [cell + MARK * (row in runs.exceptions) for cell, row in relevance]
     shown["Background area (%)"] = [f"{100 * area:.1f}" for area in table["background_area"]]
+    if table["prediction_changes_mean"].notna().any():
+        shown["Changed predictions (%)"] = _cells(table, "prediction_changes", 100)
     shown["Training (s)"] = _cells(table, "train_seconds", 1)
     return shown
 
@@ -76,11 +91,24 @@ def readable(table: pd.DataFrame, runs: collect.Runs) -> pd.DataFrame:
 def caption(runs: collect.Runs) -> str:
     """The title line: what was measured, on which data, with how many seeds."""
     spread = "" if len(runs.seeds) == 1 else " (mean ± sample standard deviation)"
+    changes = (
+        " Changed predictions: share of the test images whose prediction changes when the background alone changes."
+        if runs.frame["prediction_changes"].notna().any()
+        else ""
+    )
     return (
         f"{runs.heading}. Data: {runs.data}. Accuracy on {', '.join(runs.sets)} test images, "
         f"{runs.repeats}{spread}. Background relevance: share of the absolute relevance ({runs.explainer}) "
         f"outside the foreground mask, and background area: share of the pixels outside it, "
-        f"both on {runs.sets[0]} images."
+        f"both on {runs.sets[0]} images.{changes}"
+    )
+
+
+def footnotes(runs: collect.Runs) -> list[str]:
+    """What the mark in the table means: methods that another explainer had to explain."""
+    names = sorted(set(runs.exceptions.values()))
+    return [f"{MARK} Not by {runs.explainer}, which does not fit this network, but by {', '.join(names)}."] * bool(
+        names
     )
 
 
@@ -102,7 +130,7 @@ def _latex(shown: pd.DataFrame, runs: collect.Runs) -> str:
         index=False,
         escape=False,
         column_format="l" + "r" * (shown.shape[1] - 1),
-        caption=_escape(caption(runs)),
+        caption=_escape(" ".join([caption(runs), *footnotes(runs)])),
         label=f"tab:{runs.experiment}",
         position="tb",
     )

@@ -20,6 +20,9 @@ except BenchError as error:
     raise WorkflowError(str(error)) from None
 
 RESULTS = config["results"]
+# Tuning is a target of its own; its candidates are rows of an experiment beside the others.
+TUNING = configuration.candidates.experiment(config)
+EXPERIMENTS = [experiment for experiment in config["experiments"] if experiment != TUNING]
 RUN = f"{RESULTS}/{{experiment}}/{{method}}/seed{{seed}}"
 RUN_LOGS = f"{RESULTS}/logs/{{experiment}}/{{method}}/seed{{seed}}"
 RUN_BENCHMARKS = f"{RESULTS}/benchmarks/{{experiment}}/{{method}}/seed{{seed}}"
@@ -77,6 +80,11 @@ def experiment_outputs(experiment):
     return expand(f"{RESULTS}/tables/{experiment}.{{suffix}}", suffix=["csv", "md", "tex"]) + expand(
         f"{RESULTS}/figures/{experiment}_{{kind}}.{{suffix}}", kind=["accuracy", "heatmaps"], suffix=["pdf", "png"]
     )
+
+
+def segment_outputs():
+    """The lung masks, where they are asked for."""
+    return [f"{RESULTS}/segment/metrics.json"] if "segment" in config else []
 
 
 def timing_outputs():

@@ -1,6 +1,6 @@
 # A target for each experiment: `snakemake --cores all mnist`.
 
-for experiment in config["experiments"]:
+for experiment in EXPERIMENTS:
 
     rule:
         name:

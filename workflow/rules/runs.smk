@@ -1,17 +1,21 @@
 # One training and its test for each experiment, method and seed.
 
 
-rule relevance_range:
+rule range_classifier:
     input:
         data=rules.prepare.output,
     output:
-        f"{RESULTS}/{{experiment}}/range/{{range_id}}/seed{{seed}}.json",
+        weights=f"{RESULTS}/{{experiment}}/range/classifier/seed{{seed}}/weights.safetensors",
+        history=f"{RESULTS}/{{experiment}}/range/classifier/seed{{seed}}/history.csv",
+        run=f"{RESULTS}/{{experiment}}/range/classifier/seed{{seed}}/run.json",
     log:
-        f"{RESULTS}/logs/{{experiment}}/range/{{range_id}}/seed{{seed}}.log",
+        f"{RESULTS}/logs/{{experiment}}/range/classifier/seed{{seed}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/{{experiment}}/range/{{range_id}}/seed{{seed}}.tsv"
+        f"{RESULTS}/benchmarks/{{experiment}}/range/classifier/seed{{seed}}.tsv"
     params:
-        config=of_range,
+        config=of_experiment("range_classifier"),
+        row=configuration.CLASSIFIER,
+        out=subpath(output.weights, parent=True),
     threads: 1
     resources:
         mem_mb=6000,
@@ -20,9 +24,36 @@ rule relevance_range:
     conda:
         ENVIRONMENT
     shell:
+        "OMP_NUM_THREADS={threads} python -m isnet_bench train --config {params.config:q}"
+        " --experiment {wildcards.experiment} --method {params.row} --seed {wildcards.seed}"
+        " --data {input.data} --out {params.out} > {log} 2>&1"
+
+
+rule relevance_range:
+    input:
+        data=rules.prepare.output,
+        weights=rules.range_classifier.output.weights,
+        run=rules.range_classifier.output.run,
+    output:
+        f"{RESULTS}/{{experiment}}/range/{{range_id}}/seed{{seed}}.json",
+    log:
+        f"{RESULTS}/logs/{{experiment}}/range/{{range_id}}/seed{{seed}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/{{experiment}}/range/{{range_id}}/seed{{seed}}.tsv"
+    params:
+        config=of_range,
+        classifier=subpath(input.weights, parent=True),
+    threads: 1
+    resources:
+        mem_mb=6000,
+        runtime=60,
+        gpu=GPUS,
+    conda:
+        ENVIRONMENT
+    shell:
         "OMP_NUM_THREADS={threads} python -m isnet_bench range --config {params.config:q}"
         " --experiment {wildcards.experiment} --method {wildcards.range_id} --seed {wildcards.seed}"
-        " --data {input.data} --out {output} > {log} 2>&1"
+        " --data {input.data} --classifier {params.classifier} --out {output} > {log} 2>&1"
 
 
 rule train:

@@ -1,0 +1,38 @@
+"""COVID-CXNet: radiographs of COVID-19 patients, gathered from journals, case reports and social media."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from isnet_bench.builders.base import Collection, find, read_table, view
+
+__all__ = ["COLLECTION"]
+
+_COLUMNS = ("filename", "patient_id", "age", "view", "label", "pcr_test")
+_ADULT_YEARS = 18
+
+
+def _read(folder: Path) -> pd.DataFrame:
+    table = read_table(find(folder, ["metadata.csv"]), _COLUMNS)
+    finding = table["label"].copy()
+    finding[table["pcr_test"] == "negative"] += "/PCR negative"
+    finding[pd.to_numeric(table["age"], errors="coerce") < _ADULT_YEARS] = table["label"] + "/child"
+    return pd.DataFrame(
+        {
+            "image": "chest_xray_images/covid19/" + table["filename"],
+            "patient": table["patient_id"],
+            "finding": finding,
+            # By its description the collection holds frontal views only.
+            "view": table["view"].map(view).replace("", "frontal"),
+        }
+    )
+
+
+COLLECTION = Collection(
+    title="COVID-CXNet",
+    home="https://github.com/armiro/COVID-CXNet",
+    read=_read,
+    labels={"COVID-19": "covid19"},
+)

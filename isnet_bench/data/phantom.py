@@ -1,0 +1,193 @@
+"""A generated chest phantom: X-ray-like images with exact lung masks and a background that gives the label away."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from isnet_bench.data import bias as synthetic
+from isnet_bench.data import phantom_anatomy as anatomy
+from isnet_bench.data import phantom_background as background
+from isnet_bench.data import phantom_disease as disease
+from isnet_bench.data.base import Arrays, DataSet
+from isnet_bench.errors import BenchError
+
+__all__ = ["Settings", "make"]
+
+log = logging.getLogger(__name__)
+
+_CLASSES = len(disease.CLASSES)
+_CHUNK_PIXELS = 2**20
+_SMALLEST_LUNGS = 32
+_WHITE = 255
+_SOURCE_CHANGES = {
+    "source unseen": ("iid", "ood"),
+    "source swapped": ("iid", "deceiving"),
+    "source swapped, from unseen": ("ood", "deceiving"),
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of the data set.
+
+    Attributes
+    ----------
+    train_images, val_images, test_images : int
+        Sizes of the splits; the classes are equally frequent.
+    seed : int
+        Of all that is drawn; not of training. Training, validation and test images depend on it and on their own
+        number alone. Bodies and diseases do not depend on the image's size, apart from their texture.
+    image_size : int
+        Side of the images in pixels, at least 32.
+    bias : {"source", "shape"}
+        "source": images come from sources, which differ in the background; each class has a source of its own in
+        training, and the ood test images come from sources unseen. "shape": all images come from the same mixture
+        of sources; a circle, a triangle or a square in a corner tells the class, and the ood test images have none.
+    strength : float
+        Probability, in [0, 1], that a training, validation or iid test image has the source or shape of its own
+        class; else it has that of another one, all others being equally likely.
+    mark_size : int or None
+        Side of the square that holds a shape, in pixels, from 6 to a sixth of the image's; None: an eighth of it,
+        but at least 6.
+    disease_contrast : float
+        Grey level (1 = white) that the densest disease adds to the lung, in [0, 1]; others add down to a third of it.
+    noise : float
+        Standard deviation of the noise in grey levels, in [0, 1]. Outside the lungs sources weaken or strengthen it.
+    variation : float
+        In [0, 1]: how much bodies differ; 0: all are the same, 1: ranges of the documentation.
+    """
+
+    train_images: int = 1500
+    val_images: int = 300
+    test_images: int = 600
+    seed: int = 0
+    image_size: int = 64
+    bias: Literal["source", "shape"] = "source"
+    strength: float = 1.0
+    mark_size: int | None = None
+    disease_contrast: float = 0.3
+    noise: float = 0.03
+    variation: float = 1.0
+
+    def __post_init__(self) -> None:
+        least = {"train_images": _CLASSES, "val_images": _CLASSES, "test_images": _CLASSES}
+        for name, limit in {**least, "seed": 0, "image_size": _SMALLEST_LUNGS}.items():
+            if getattr(self, name) < limit:
+                raise BenchError(f"{name} must be at least {limit}, not {getattr(self, name)}")
+        for name in ("strength", "disease_contrast", "noise", "variation"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise BenchError(f"{name} must lie in [0, 1], not {getattr(self, name)}")
+        if self.bias not in ("source", "shape"):
+            raise BenchError(f"bias must be source or shape, not {self.bias!r}")
+        largest = max(synthetic.SMALLEST_SHAPE, self.image_size // 6)
+        if self.mark_size is not None and not synthetic.SMALLEST_SHAPE <= self.mark_size <= largest:
+            raise BenchError(
+                f"mark_size must lie between {synthetic.SMALLEST_SHAPE} and {largest} pixels, a sixth of image_size, "
+                f"not {self.mark_size}"
+            )
+
+
+def make(settings: Settings) -> DataSet:
+    """Draw the phantoms.
+
+    The three test sets show the same bodies with the same lungs in the same order: "iid" with a background as in
+    training, "ood" with one that is independent of the label (unseen sources; no shape), "deceiving" with that of
+    another class (its training source; its shape). Inside the lung masks they agree pixel for pixel.
+    """
+    log.info("%d phantoms are drawn", settings.train_images + settings.val_images + settings.test_images)
+    streams = iter(np.random.default_rng(settings.seed).spawn(3))
+    splits, records = {}, {}
+    for number, strengths in (
+        (settings.train_images, {"train": settings.strength}),
+        (settings.val_images, {"val": settings.strength}),
+        (settings.test_images, {"iid": settings.strength, "ood": None, "deceiving": 0.0}),
+    ):
+        for name, (arrays, table) in _same_bodies(number, strengths, settings, next(streams)).items():
+            splits[name], records[name] = arrays, table
+    return DataSet(
+        name="phantom",
+        title="generated chest phantom",
+        stand_in=False,
+        classes=disease.CLASSES,
+        splits=splits,
+        test_sets=("iid", "ood", "deceiving"),
+        background_changes=_SOURCE_CHANGES if settings.bias == "source" else synthetic.CHANGES,
+        records=records,
+    )
+
+
+def _same_bodies(
+    number: int, strengths: Mapping[str, float | None], settings: Settings, rng: np.random.Generator
+) -> dict[str, tuple[Arrays, pd.DataFrame]]:
+    """Draw bodies once for each set: its name to the probability of the own background, or to None."""
+    body_rng, disease_rng, pixel_rng, source_rng = rng.spawn(4)
+    labels = body_rng.permutation(np.arange(number) % _CLASSES)
+    bodies = anatomy.draw(number, settings.variation, body_rng)
+    diseases = disease.draw(labels, disease_rng)
+    backgrounds = _backgrounds(labels, strengths, settings, source_rng)
+    shape = (number, 1, settings.image_size, settings.image_size)
+    masks = np.empty(shape, np.uint8)
+    images = {name: np.empty(shape, np.uint8) for name in strengths}
+    for rows in _chunks(number, settings.image_size):
+        scene = anatomy.render(bodies[rows], settings.image_size, pixel_rng)
+        shadow = disease.render(diseases[rows], scene, pixel_rng)
+        noise = settings.noise * pixel_rng.standard_normal(scene.image.shape, dtype=np.float32)
+        lungs = scene.inside > 0
+        foreground = scene.image + settings.disease_contrast * shadow + noise
+        masks[rows, 0] = lungs
+        for name, (traits, _) in backgrounds.items():
+            around = background.render(scene.image, scene.inside, noise, traits[rows])
+            images[name][rows, 0] = np.round(_WHITE * np.clip(np.where(lungs, foreground, around), 0, 1))
+    made = {}
+    for name, (traits, which) in backgrounds.items():
+        arrays = Arrays(images[name], masks, labels)
+        made[name] = _mark(arrays, which, settings), _table(labels, traits, which)
+    return made
+
+
+def _backgrounds(
+    labels: np.ndarray, strengths: Mapping[str, float | None], settings: Settings, rng: np.random.Generator
+) -> dict[str, tuple[background.Traits, np.ndarray | None]]:
+    """Draw for each set where its images seem to come from, and the class whose shape each bears."""
+    streams = dict(zip(strengths, rng.spawn(len(strengths)), strict=True))
+    if settings.bias == "shape":
+        mixed = background.draw(rng.integers(0, _CLASSES, len(labels)), rng)
+        return {name: (mixed, _choose(labels, strengths[name], stream)) for name, stream in streams.items()}
+    drawn = {}
+    for name, stream in streams.items():
+        own = _choose(labels, strengths[name], stream)
+        unseen = stream.integers(_CLASSES, len(background.SOURCES), len(labels))
+        drawn[name] = background.draw(unseen if own is None else own, stream), None
+    return drawn
+
+
+def _choose(labels: np.ndarray, strength: float | None, rng: np.random.Generator) -> np.ndarray | None:
+    return None if strength is None else synthetic.choose(labels, _CLASSES, strength, rng)
+
+
+def _mark(arrays: Arrays, which: np.ndarray | None, settings: Settings) -> Arrays:
+    if which is None:
+        return arrays
+    size = settings.mark_size or max(synthetic.SMALLEST_SHAPE, settings.image_size // 8)
+    marks = synthetic.make_marks(synthetic.Bias("corner_shape", settings.strength, size), _CLASSES, settings.image_size)
+    return arrays._replace(images=synthetic.apply(arrays.images, arrays.masks, marks, which))
+
+
+def _table(labels: np.ndarray, traits: background.Traits, which: np.ndarray | None) -> pd.DataFrame:
+    """Return for each image what it shows, and what its background pretends."""
+    shapes = "" if which is None else np.array(synthetic.SHAPES)[which]
+    sources = np.array([source.name for source in background.SOURCES])[traits.sources]
+    return pd.DataFrame({"label": np.array(disease.CLASSES)[labels], "source": sources, "mark": shapes})
+
+
+def _chunks(number: int, image_size: int) -> Iterator[slice]:
+    """Cut the images into pieces that fit into memory, each with about as many pixels."""
+    step = max(1, _CHUNK_PIXELS // image_size**2)
+    for start in range(0, number, step):
+        yield slice(start, min(start + step, number))

@@ -1,0 +1,198 @@
+"""How right a classifier is, with 95 % intervals over images; formulae and sources are in docs/statistics.md."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.stats import norm, rankdata
+from sklearn.metrics import (
+    accuracy_score,
+    confusion_matrix,
+    f1_score,
+    precision_recall_fscore_support,
+    recall_score,
+    roc_auc_score,
+)
+
+__all__ = ["CONFUSION_METRICS", "DeLong", "classification", "delong"]
+
+_TAILS = (0.025, 0.975)
+
+
+class DeLong(NamedTuple):
+    """The AUC of each class against the rest, shape (K,), and the covariance matrix of these AUCs, (K, K)."""
+
+    areas: np.ndarray
+    covariance: np.ndarray
+
+
+def classification(
+    labels: np.ndarray, probabilities: np.ndarray, *, resamples: int = 1000, seed: int = 0
+) -> dict[str, Any]:
+    """Measure a classifier on one test set.
+
+    The prediction is the class of the largest probability. Macro F1 and balanced accuracy (macro recall) are means
+    over the classes that occur among the labels, all with the same weight, so that predicting a class that does not
+    occur costs only the recall of those that do. The AUC is the mean of the areas of each class against the rest.
+
+    The intervals of accuracy, macro F1 and balanced accuracy are percentile intervals of a bootstrap over images,
+    stratified by label: the class counts of the test sets are fixed by whoever put them together, they are what
+    DeLong's method holds fixed too, and no resample loses a rare class, which would change what is averaged. All
+    three depend on the confusion matrix alone, and resampling images within a class draws that class's row of it
+    from a multinomial distribution. The interval of the AUC is DeLong's, cut to [0, 1]. An interval has no width
+    where its data have no variance, for example where every image is classified rightly.
+
+    Parameters
+    ----------
+    labels : ndarray
+        Shape (N,), integers in 0 ... K - 1.
+    probabilities : ndarray
+        Shape (N, K).
+    resamples : int
+        Number of bootstrap resamples.
+    seed : int
+        Of the resamples.
+
+    Returns
+    -------
+    dict
+        Ready for JSON: "accuracy", "macro_f1", "balanced_accuracy" and "auc" as fractions of 1, each with an
+        interval such as "accuracy_interval" [low, high]; "per_class", for each class its "precision", "recall",
+        "specificity" and "support" (images); "confusion", rows are labels and columns predictions. What is
+        undefined is None: the AUC where a class has no image, its interval where a class has just one, the precision
+        of a class that is never predicted, the recall of one that does not occur.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not match, there is no image, a label is out of range or a probability is not finite.
+    """
+    labels, probabilities = _checked(labels, probabilities)
+    predictions, classes = probabilities.argmax(1), np.arange(probabilities.shape[1])
+    present = np.unique(labels)
+    confusion = confusion_matrix(labels, predictions, labels=classes)
+    macro = {"labels": present, "average": "macro", "zero_division": 0}
+    resampled = _resample(confusion, resamples, np.random.default_rng(seed))
+    intervals = {
+        f"{name}_interval": np.quantile(metric(resampled), _TAILS).tolist()
+        for name, metric in CONFUSION_METRICS.items()
+    }
+    return {
+        "accuracy": float(accuracy_score(labels, predictions)),
+        "macro_f1": float(f1_score(labels, predictions, **macro)),
+        "balanced_accuracy": float(recall_score(labels, predictions, **macro)),
+        **intervals,
+        **_auc(labels, probabilities),
+        "per_class": _per_class(labels, predictions, classes),
+        "confusion": confusion.tolist(),
+    }
+
+
+def delong(labels: np.ndarray, scores: np.ndarray) -> DeLong:
+    """Return the AUC of each class against the rest, and their covariance over images.
+
+    The diagonal is the variance of DeLong, DeLong and Clarke-Pearson (Biometrics 44, 837, 1988), by the midranks of
+    Sun and Xu (IEEE Signal Processing Letters 21, 1389, 2014) in O(N log N). Classes differ in which images they are
+    compared with, so off the diagonal the same components are summed by image: the infinitesimal jackknife.
+
+    Parameters
+    ----------
+    labels : ndarray
+        Shape (N,), integers in 0 ... K - 1; every class occurs and none is all there is.
+    scores : ndarray
+        Shape (N, K), larger for images that are more likely of the class.
+
+    Returns
+    -------
+    DeLong
+        The covariance of a class with a single image, or with all images but one, is NaN.
+    """
+    areas, components = zip(*(_components(labels == k, scores[:, k]) for k in range(scores.shape[1])), strict=True)
+    stacked = np.stack(components)
+    return DeLong(np.array(areas), stacked @ stacked.T)
+
+
+def _components(positive: np.ndarray, scores: np.ndarray) -> tuple[float, np.ndarray]:
+    """The area under one ROC curve, and each image's share (N,) in its error: their squares sum to the variance."""
+    count = np.where(positive, positive.sum(), (~positive).sum())
+    within = np.empty(len(scores))
+    for side in (positive, ~positive):
+        within[side] = rankdata(scores[side])
+    # For a positive, the part of the negatives that it exceeds; for a negative, the part of the positives that it does.
+    exceeded = (rankdata(scores) - within) / (len(scores) - count)
+    placement = np.where(positive, exceeded, 1 - exceeded)
+    area = placement[positive].mean()
+    with np.errstate(invalid="ignore"):
+        return float(area), (placement - area) / np.sqrt(count * (count - 1.0))
+
+
+def _auc(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
+    number = probabilities.shape[1]
+    if len(np.unique(labels)) < max(number, 2):
+        return {"auc": None, "auc_interval": None}
+    area = float(np.mean([roc_auc_score(labels == k, probabilities[:, k]) for k in range(number)]))
+    half = norm.ppf(_TAILS[1]) * np.sqrt(delong(labels, probabilities).covariance.mean())
+    interval = np.clip([area - half, area + half], 0, 1).tolist() if np.isfinite(half) else None
+    return {"auc": area, "auc_interval": interval}
+
+
+def _resample(confusion: np.ndarray, resamples: int, generator: np.random.Generator) -> np.ndarray:
+    """Confusion matrices (resamples, K, K) of resamples that keep the number of images of each label."""
+    rows = [generator.multinomial(row.sum(), row / max(row.sum(), 1), resamples) for row in confusion]
+    return np.stack(rows, axis=1)
+
+
+def _accuracy(confusion: np.ndarray) -> np.ndarray:
+    return np.trace(confusion, axis1=-2, axis2=-1) / confusion.sum((-2, -1))
+
+
+def _macro_f1(confusion: np.ndarray) -> np.ndarray:
+    hits, images = np.diagonal(confusion, axis1=-2, axis2=-1), confusion.sum(-1)
+    return _mean_over_present(2 * hits / np.maximum(images + confusion.sum(-2), 1), images)
+
+
+def _balanced_accuracy(confusion: np.ndarray) -> np.ndarray:
+    images = confusion.sum(-1)
+    return _mean_over_present(np.diagonal(confusion, axis1=-2, axis2=-1) / np.maximum(images, 1), images)
+
+
+def _mean_over_present(values: np.ndarray, images: np.ndarray) -> np.ndarray:
+    present = images > 0
+    return np.where(present, values, 0).sum(-1) / present.sum(-1)
+
+
+CONFUSION_METRICS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
+    "accuracy": _accuracy,
+    "macro_f1": _macro_f1,
+    "balanced_accuracy": _balanced_accuracy,
+}
+"""What follows from confusion matrices (..., K, K), rows are labels: functions that give the metric, shape (...)."""
+
+
+def _per_class(labels: np.ndarray, predictions: np.ndarray, classes: np.ndarray) -> list[dict[str, Any]]:
+    precision, recall, _, support = precision_recall_fscore_support(
+        labels, predictions, labels=classes, zero_division=np.nan
+    )
+    specificity = [recall_score(labels != k, predictions != k, zero_division=np.nan) for k in classes]
+    shares = zip(precision, recall, specificity, strict=True)
+    return [
+        dict(zip(("precision", "recall", "specificity"), map(_defined, values), strict=True)) | {"support": int(images)}
+        for values, images in zip(shares, support, strict=True)
+    ]
+
+
+def _defined(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def _checked(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    labels, probabilities = np.asarray(labels), np.asarray(probabilities, dtype=float)
+    if probabilities.ndim != 2 or labels.shape != probabilities.shape[:1] or not labels.size:
+        raise ValueError(f"labels (N,) and probabilities (N, K) expected, not {labels.shape} and {probabilities.shape}")
+    if not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0 or labels.max() >= probabilities.shape[1]:
+        raise ValueError(f"labels must be integers in 0 ... {probabilities.shape[1] - 1}")
+    if not np.isfinite(probabilities).all():
+        raise ValueError("some probabilities are not finite")
+    return labels, probabilities

@@ -1,0 +1,83 @@
+"""The C1/C2 heuristic as a stage of the benchmark: its classifier, and the ranges of that classifier's heatmaps."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import isnet
+from isnet_bench import backbones, ranges
+from isnet_bench import config as configuration
+from isnet_bench import data as datasets
+from isnet_bench.errors import BenchError
+
+ROWS = {
+    "dual_isnet": {},
+    "original_isnet": {"params": {"layers": ["layer1"]}},
+    "stochastic_isnet": {"params": {"c1": 1.0, "c2": 10.0}},
+}
+
+
+@pytest.fixture(scope="module")
+def config(tiny_config):
+    section = {**tiny_config["experiments"]["tiny"], "methods": ROWS}
+    return configuration.check({**tiny_config, "experiments": {"tiny": section}}, "the test's configuration")
+
+
+@pytest.fixture(scope="module")
+def classifier(config, tiny_data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("classifier")
+    ranges.train_classifier(config, "tiny", 3, tiny_data, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def measured(config, tiny_data, classifier, tmp_path_factory):
+    out = tmp_path_factory.mktemp("range") / "seed3.json"
+    ranges.measure(config, "tiny", 3, tiny_data, classifier, out)
+    return json.loads(out.read_text())
+
+
+def totals(classifier, tiny_data, quantity, rule="epsilon"):
+    """Total absolute relevance (images, maps) of the training images, straight from the library."""
+    network = backbones.create("resnet_small", 10, 1, 28).eval()
+    network.load_state_dict(load_file(classifier / "weights.safetensors"))
+    explain = isnet.LRPFlex(network, epsilon=1e-2, input_rule="zb", rules=(rule,), layers=("layer1",))
+    with torch.no_grad():
+        _, relevance, layers = explain(datasets.load(tiny_data, "train").images, quantity)
+    return [maps.abs().flatten(2).sum(2) for maps in (relevance, layers["layer1"])]
+
+
+def test_classifier_is_the_experiments_plain_network(classifier):
+    record = json.loads((classifier / "run.json").read_text())
+    assert (record["method"], record["seed"], record["epochs"]) == ("range_classifier", 3, 3)
+    assert record["range"] is None
+
+
+def test_each_explanation_has_its_range(measured, classifier, tiny_data):
+    assert measured["seed"] == 3
+    assert measured["images"] == 90
+    assert len(measured["explanations"]) == 2  # the third row has numbers of its own
+    dual, original = sorted(measured["explanations"].values(), key=len)
+    for rule, found in zip(("zplus", "epsilon"), dual["input"], strict=True):
+        c1, c2 = isnet.relevance_range(totals(classifier, tiny_data, isnet.JointLogits(), rule)[0])
+        assert (found["c1"], found["c2"]) == (pytest.approx(c1, rel=1e-4), pytest.approx(c2, rel=1e-4))
+    assert dual["input"][0]["c1"] != dual["input"][1]["c1"]
+    at_input, at_layer = totals(classifier, tiny_data, isnet.EveryLogit())
+    for found, expected in ((original["input"], at_input), (original["layer1"], at_layer)):
+        c1, c2 = isnet.relevance_range(expected.mean(1))
+        assert [(entry["c1"], entry["c2"]) for entry in found] == [
+            (pytest.approx(c1, rel=1e-4), pytest.approx(c2, rel=1e-4))
+        ]
+
+
+def test_a_classifier_of_other_data_is_refused(config, classifier, tiny_data, tmp_path):
+    for file in classifier.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    record = json.loads((tmp_path / "run.json").read_text())
+    record["data"]["settings"]["seed"] = 99
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    with pytest.raises(BenchError, match="was trained on other data than the prepared data are now: train"):
+        ranges.measure(config, "tiny", 3, tiny_data, tmp_path, tmp_path / "range.json")
+    assert not (tmp_path / "range.json").exists()

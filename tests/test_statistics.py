@@ -1,0 +1,328 @@
+"""Intervals and tests on constructed data with known answers."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from scipy.special import expit
+
+from isnet_bench.reporting import statistics
+from isnet_bench.reporting.statistics import crossed
+
+
+def frame(correct, test_set="iid"):
+    """Predictions of ten classes that are right where a method's array (seeds, images) says so."""
+    tables = []
+    for method, right in correct.items():
+        labels = np.arange(right.shape[1]) % 10
+        for seed, row in enumerate(right):
+            predicted = np.where(row, labels, (labels + 1) % 10)
+            tables.append(
+                pd.DataFrame({"index": np.arange(len(labels)), "label": labels, "prediction": predicted}).assign(
+                    method=method, seed=seed, set=test_set
+                )
+            )
+    return pd.concat(tables, ignore_index=True)
+
+
+def draw(generator, methods, seeds, images, between_seeds, strength=1.5, shift=None):
+    """1 where right, shape (methods, seeds, images): images differ in difficulty, seeds in strength."""
+    difficulty = generator.normal(0, 1.5, images)
+    effect = generator.normal(0, between_seeds, (methods, seeds, 1))
+    shift = np.zeros(methods) if shift is None else np.asarray(shift, dtype=float)
+    chance = expit(strength + shift[:, None, None] + effect + difficulty)
+    return (generator.random((methods, seeds, images)) < chance).astype(float)
+
+
+def test_t_interval_of_a_hand_worked_example():
+    # Mean 2, standard deviation 1, standard error 1 / sqrt(3), t quantile of 2 degrees of freedom 4.302653.
+    found = statistics.seed_interval([1, 2, 3])
+    assert found.value == pytest.approx(2)
+    assert (found.low, found.high) == pytest.approx((2 - 2.484138, 2 + 2.484138))
+
+
+def test_a_single_seed_has_no_bounds_and_equal_seeds_no_width():
+    assert statistics.seed_interval([0.5]) == pytest.approx((0.5, np.nan, np.nan), nan_ok=True)
+    assert statistics.seed_interval([0.5, 0.5, 0.5]) == (0.5, 0.5, 0.5)
+
+
+def test_crossed_of_a_hand_worked_example():
+    # By seed: means 2, 4, mean square 4 * 2 = 8. By image: 1, 2, 4, 5, mean square 2 * 10 / 3. Rest: residuals +-0.5
+    # except where the rows are parallel, sum of squares 2, mean square 2 / 3. Total 8 + 20 / 3 - 2 / 3 = 14.
+    found = crossed(np.array([[0.5, 0.5, 3.5, 3.5], [1.5, 3.5, 4.5, 6.5]]))
+    assert found.mean == pytest.approx(3)
+    assert found.error == pytest.approx(np.sqrt(14 / 8))
+    assert found.freedom == pytest.approx((14 / 8) ** 2)
+    half = stats.t.ppf(0.975, (14 / 8) ** 2) * np.sqrt(14 / 8)
+    assert found.interval == pytest.approx((3, 3 - half, 3 + half))
+    assert found.p_value == pytest.approx(2 * stats.t.sf(3 / np.sqrt(14 / 8), (14 / 8) ** 2))
+
+
+def test_with_a_single_seed_it_is_the_paired_t_test_over_images():
+    scores = np.random.default_rng(0).normal(0.2, 1, (1, 50))
+    expected = stats.ttest_1samp(scores[0], 0)
+    found = crossed(scores)
+    assert found.p_value == pytest.approx(expected.pvalue)
+    assert found.interval[1:] == pytest.approx(tuple(expected.confidence_interval(0.95)))
+
+
+def test_where_images_do_not_matter_it_is_the_t_test_over_seeds():
+    scores = np.repeat(np.random.default_rng(1).normal(0.5, 1, (6, 1)), 40, axis=1)
+    expected = stats.ttest_1samp(scores[:, 0], 0)
+    found = crossed(scores)
+    assert found.freedom == pytest.approx(5)
+    assert found.p_value == pytest.approx(expected.pvalue)
+    assert found.interval == pytest.approx(statistics.seed_interval(scores[:, 0]))
+
+
+def test_seeds_that_agree_by_chance_do_not_leave_the_error_zero():
+    # Both seeds differ on three images of eight, on others each, and by the same amount in sum.
+    scores = np.array([[1.0, 1, -1, 0, 0, 0, 0, 0], [0, 0, 0, 1, 1, -1, 0, 0]])
+    found = crossed(scores)
+    assert found.error > 0.05
+    assert found.p_value > 0.3
+
+
+def test_no_difference_at_all_and_a_difference_everywhere():
+    assert crossed(np.zeros((2, 9))).p_value == 1
+    assert crossed(np.zeros((2, 9))).interval == (0, 0, 0)
+    assert crossed(np.ones((2, 9))).p_value == 0
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 3, 5])
+@pytest.mark.parametrize("between_seeds", [0.0, 0.4])
+def test_identical_methods_differ_at_the_nominal_rate_at_most(seeds, between_seeds):
+    generator = np.random.default_rng(seeds)
+    if seeds == 1:
+        between_seeds = 0.0  # a single seed says nothing about others
+    p = []
+    for _ in range(500):
+        first, second = draw(generator, 2, seeds, 200, between_seeds)
+        p.append(crossed(first - second).p_value)
+    rates = np.mean(np.array(p)[:, None] < [0.01, 0.05, 0.2], axis=0)
+    assert (rates < [0.025, 0.075, 0.245]).all()
+    if seeds in (1, 5) and (between_seeds or seeds == 1):
+        assert (rates > [0.0, 0.02, 0.14]).all()
+
+
+def test_images_alone_would_call_seeds_a_difference():
+    """Why seeds are a factor: the plain paired test over images rejects identical methods far too often."""
+    generator = np.random.default_rng(7)
+    draws = [draw(generator, 2, 3, 200, 0.6) for _ in range(200)]
+    naive = [stats.ttest_1samp((first - second).mean(0), 0).pvalue < 0.05 for first, second in draws]
+    found = [crossed(first - second).p_value < 0.05 for first, second in draws]
+    assert np.mean(naive) > 0.25
+    assert np.mean(found) < 0.09
+
+
+@pytest.mark.parametrize(("seeds", "images", "power"), [(1, 600, 0.9), (2, 600, 0.2), (3, 600, 0.9), (5, 600, 0.97)])
+def test_shifted_methods_are_told_apart(seeds, images, power):
+    generator = np.random.default_rng(seeds)
+    found = []
+    for _ in range(100):
+        first, second = draw(generator, 2, seeds, images, 0.1, shift=[1.0, 0.0])
+        found.append(crossed(first - second))
+    assert np.mean([one.p_value < 0.05 and one.mean > 0 for one in found]) > power
+
+
+@pytest.mark.parametrize(("seeds", "between_seeds"), [(2, 0.2), (3, 0.6), (5, 0.2)])
+def test_intervals_over_seeds_and_images_hold_the_expectation(seeds, between_seeds):
+    generator = np.random.default_rng(8)
+    truth = expit(1.5 + generator.normal(0, np.hypot(between_seeds, 1.5), 400_000)).mean()
+    found = [crossed(draw(generator, 1, seeds, 150, between_seeds)[0]).interval for _ in range(400)]
+    assert 0.915 < np.mean([low <= truth <= high for _, low, high in found]) <= 1
+
+
+def test_hierarchical_bootstrap_agrees_with_the_variances_that_made_the_data():
+    generator = np.random.default_rng(9)
+    right = draw(generator, 1, 8, 300, 0.3)[0]
+    value, low, high = statistics.hierarchical_bootstrap(frame({"a": right}), resamples=1500)
+    assert value == pytest.approx(right.mean())
+    # Owen's expectation, to the order of the mean squares: seeds and images add up, the rest counts three times.
+    by_seed, by_image = right.mean(1), right.mean(0)
+    rest = right - by_seed[:, None] - by_image + right.mean()
+    variance = by_seed.var() / 8 + by_image.var() / 300 + (rest**2).mean() / (8 * 300)
+    assert high - low == pytest.approx(2 * 1.96 * np.sqrt(variance), rel=0.08)
+    assert (low + high) / 2 == pytest.approx(value, abs=0.005)
+
+
+def test_hierarchical_bootstrap_of_one_seed_is_the_bootstrap_over_images():
+    right = (np.arange(400) % 5 > 0)[None].astype(float)
+    value, low, high = statistics.hierarchical_bootstrap(frame({"a": right}), resamples=2000)
+    assert value == pytest.approx(0.8)
+    assert (low, high) == pytest.approx((0.8 - 1.96 * 0.02, 0.8 + 1.96 * 0.02), abs=0.004)
+
+
+def test_hierarchical_bootstrap_of_seeds_without_images_to_tell_apart():
+    right = np.array([[1.0] * 50, [0.0] * 50])
+    assert statistics.hierarchical_bootstrap(frame({"a": right})) == (0.5, 0, 1)
+
+
+def test_hierarchical_bootstrap_measures_other_metrics_and_follows_its_seed():
+    labels = np.array([0, 0, 0, 0, 0, 0, 1, 1])
+    rows = [
+        pd.DataFrame({"index": np.arange(8), "label": labels, "prediction": predicted, "seed": seed})
+        for seed, predicted in enumerate(([0] * 8, labels))
+    ]
+    predictions = pd.concat(rows).assign(method="a", set="iid")
+    find = statistics.hierarchical_bootstrap
+    assert find(predictions, "accuracy", resamples=9).value == pytest.approx((6 / 8 + 1) / 2)
+    assert find(predictions, "balanced_accuracy", resamples=9).value == pytest.approx((1 / 2 + 1) / 2)
+    assert find(predictions, "macro_f1", resamples=9).value == pytest.approx((12 / 14 / 2 + 1) / 2)
+    assert find(predictions, seed=1) == find(predictions, seed=1)
+    assert find(predictions, seed=1) != find(predictions, seed=3)
+
+
+def test_accuracies_have_a_row_for_each_set_and_method():
+    generator = np.random.default_rng(10)
+    first, second = draw(generator, 2, 3, 80, 0.2)
+    shuffled = pd.concat([frame({"b": first, "a": second}), frame({"b": second, "a": 1 + 0 * first}, "ood")])
+    table = statistics.accuracies(shuffled)
+    assert table[["set", "method"]].to_numpy().tolist() == [["iid", "b"], ["iid", "a"], ["ood", "b"], ["ood", "a"]]
+    assert table["accuracy"].to_numpy() == pytest.approx([first.mean(), second.mean(), second.mean(), 1])
+    assert set(table["seeds"]) == {3}
+    assert set(table["images"]) == {80}
+    assert tuple(table.loc[0, ["low", "high"]]) == pytest.approx(crossed(first).interval[1:])
+    again = statistics.accuracies(shuffled.iloc[::-1]).set_index(["set", "method"])
+    pd.testing.assert_frame_equal(again.sort_index(), table.set_index(["set", "method"]).sort_index())
+
+
+def test_bounds_of_accuracies_are_cut_to_fractions():
+    (row,) = statistics.accuracies(frame({"a": np.array([[1, 1, 1, 1, 1, 0.0], [1, 1, 1, 1, 1, 1]])})).itertuples()
+    assert (row.low, row.high) == (0, 1)
+
+
+def test_pairs_are_compared_on_the_same_images():
+    generator = np.random.default_rng(11)
+    a, b, c = draw(generator, 3, 3, 300, 0.0, shift=[0.8, 0, 0])
+    pairs = statistics.pairwise(frame({"a": a, "b": b, "c": c}))
+    assert pairs[["method", "other"]].to_numpy().tolist() == [["a", "b"], ["a", "c"], ["b", "c"]]
+    row = pairs.iloc[0]
+    assert row["difference"] == pytest.approx(a.mean() - b.mean())
+    assert row["accuracy"] == pytest.approx(a.mean())
+    assert row["other_accuracy"] == pytest.approx(b.mean())
+    assert tuple(row[["low", "high"]]) == pytest.approx(crossed(a - b).interval[1:])
+    assert row["p"] == pytest.approx(crossed(a - b).p_value)
+    assert (pairs["p_holm"].to_numpy() == statistics.holm(pairs["p"].to_numpy())).all()
+
+
+def test_holm_corrects_within_each_test_set():
+    generator = np.random.default_rng(12)
+    a, b = draw(generator, 2, 3, 200, 0.0, shift=[0.5, 0])
+    pairs = statistics.pairwise(pd.concat([frame({"a": a, "b": b}, name) for name in ("iid", "ood")]))
+    assert (pairs["p"] == pairs["p_holm"]).all()
+
+
+@pytest.mark.parametrize(
+    ("p", "corrected"),
+    [
+        # Demšar (2006), section 3.2.2: Holm rejects the first two of these at 0.05.
+        ([0.016, 0.019, 0.607], [0.048, 0.048, 0.607]),
+        # Holm keeps the order: 4 * 0.01, 3 * 0.02, 2 * 0.03 = 0.06, then 0.04 is lifted to 0.06.
+        ([0.03, 0.01, 0.04, 0.02], [0.06, 0.04, 0.06, 0.06]),
+        ([0.6, 0.9], [1.0, 1.0]),
+        ([], []),
+    ],
+)
+def test_holm_of_hand_worked_examples(p, corrected):
+    assert statistics.holm(np.array(p)) == pytest.approx(corrected)
+
+
+def test_the_best_candidate_is_the_reference_on_each_test_set():
+    generator = np.random.default_rng(13)
+    good, fair, poor = (draw(generator, 1, 3, 100, 0, strength)[0] for strength in (4, 1.5, -1))
+    methods = ["plain", "isnet", "variant"]
+    iid = frame(dict(zip(methods, (good, fair, poor), strict=True)))
+    ood = frame(dict(zip(methods, (poor, fair, good), strict=True)), "ood")
+    found = statistics.against_best(statistics.pairwise(pd.concat([iid, ood])), {"isnet", "variant", "elsewhere"})
+    rows = {(row.set, row.method): row for row in found.itertuples()}
+    assert {key: row.other for key, row in rows.items()} == {
+        ("iid", "plain"): "isnet",
+        ("iid", "variant"): "isnet",
+        ("ood", "plain"): "variant",
+        ("ood", "isnet"): "variant",
+    }
+    row = rows["iid", "variant"]
+    assert row.difference == pytest.approx(poor.mean() - fair.mean())
+    assert (row.accuracy, row.other_accuracy) == pytest.approx((poor.mean(), fair.mean()))
+    assert row.low < row.difference < row.high < 0
+    assert (row.low, row.high) == pytest.approx(crossed(poor - fair).interval[1:])
+
+
+def test_picking_the_best_after_the_fact_does_not_raise_the_error_rate():
+    generator = np.random.default_rng(14)
+    wrong = []
+    for _ in range(60):
+        methods = draw(generator, 5, 1, 150, 0.0)
+        pairs = statistics.pairwise(frame({str(place): right for place, right in enumerate(methods)}))
+        best = statistics.against_best(pairs, {"0", "1", "2", "3"})
+        wrong.append(((best["p_holm"] < 0.05).any(), bool(statistics.best_marks(pairs)["iid"])))
+    assert (np.mean(wrong, axis=0) < 0.12).all()
+
+
+def test_the_best_is_marked_where_the_runner_up_is_significantly_behind():
+    generator = np.random.default_rng(15)
+    good, fair, other = draw(generator, 3, 3, 400, 0.0, shift=[1.5, 0, 0])
+    clear = frame({"fair": fair, "other": other, "good": good})
+    close = frame({"other": other, "fair": fair}, "ood")
+    tied = frame({"good": good, "again": good}, "deceiving")
+    marks = {}
+    for predictions in (clear, close, tied):
+        marks |= statistics.best_marks(statistics.pairwise(predictions))
+    assert marks == {"iid": "good", "ood": None, "deceiving": None}
+
+
+def test_methods_on_different_data_are_not_compared():
+    right = np.ones((2, 5))
+    both = frame({"a": right, "b": right})
+    mean = [statistics.accuracies, statistics.pairwise]
+    for change, said in [
+        (both[(both["method"] == "a") | (both["seed"] == 0)], "different seeds"),
+        (both[(both["method"] == "a") | (both["index"] > 0)], "lack images"),
+        (pd.concat([both, both.iloc[:1]]), "twice"),
+        (both.assign(label=both["label"] + both["seed"]), "label"),
+    ]:
+        for function in mean:
+            with pytest.raises(ValueError, match=said):
+                function(change)
+    with pytest.raises(ValueError, match="one method on one test set"):
+        statistics.hierarchical_bootstrap(both)
+    with pytest.raises(ValueError, match="at least two"):
+        crossed(np.ones((3, 1)))
+
+
+# Demšar (2006), table 6: ranks of four kinds of decision trees on 14 data sets; what follows from them is his, too.
+DEMSAR = pd.DataFrame(
+    [
+        [4, 3, 2, 1], [1, 2, 3, 4], [4, 1, 2, 3], [4, 1, 3, 2], [4, 2, 3, 1], [1, 2.5, 4, 2.5], [3, 2, 4, 1],
+        [2.5, 2.5, 4, 1], [4, 3, 2, 1], [2.5, 2.5, 2.5, 2.5], [4, 2.5, 1, 2.5], [3, 2, 4, 1], [4, 1, 2, 3], [3, 1, 4, 2],
+    ],
+    columns=["C4.5", "C4.5+m", "C4.5+cf", "C4.5+m+cf"],
+)  # fmt: skip
+
+
+def test_critical_difference_of_the_published_example():
+    found = statistics.critical_difference(-DEMSAR)
+    assert list(found.ranks.index) == ["C4.5+m+cf", "C4.5+m", "C4.5+cf", "C4.5"]
+    assert found.ranks.to_numpy() == pytest.approx([1.964, 2.000, 2.893, 3.143], abs=5e-4)
+    assert found.difference == pytest.approx(1.25, abs=5e-3)
+    # His 9.28 is not corrected for ties: three pairs, one pair and one of four, 4 * 6 + 60 - 6 = 78 of 14 * 60.
+    assert found.statistic * (1 - 78 / 840) == pytest.approx(9.28, abs=5e-3)
+    assert found.p == pytest.approx(stats.chi2.sf(found.statistic, 3))
+    assert found.groups == (("C4.5+m+cf", "C4.5+m", "C4.5+cf", "C4.5"),)
+
+
+def test_groups_are_the_largest_that_do_not_differ():
+    # Mean ranks 1, 2, 3, 4 on nine experiments: the critical difference is 2.569 * sqrt(20 / 54) = 1.563.
+    scores = pd.DataFrame([[40, 30, 20, 10]] * 9, columns=["a", "b", "c", "d"])
+    assert statistics.critical_difference(scores).groups == (("a", "b"), ("b", "c"), ("c", "d"))
+    many = pd.DataFrame([[40, 30, 20, 10]] * 60, columns=["a", "b", "c", "d"])
+    assert statistics.critical_difference(many).groups == ()
+    two = pd.DataFrame([[40, 39, 20], [39, 40, 20]] * 20, columns=["a", "b", "c"])
+    assert statistics.critical_difference(two).groups == (("a", "b"),)
+
+
+@pytest.mark.parametrize("scores", [np.ones((5, 2)), np.ones((1, 4)), np.full((4, 4), np.nan)])
+def test_too_little_for_a_critical_difference_is_refused(scores):
+    with pytest.raises(ValueError, match="three methods"):
+        statistics.critical_difference(pd.DataFrame(scores))
