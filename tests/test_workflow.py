@@ -25,6 +25,7 @@ RULES = {
     "timing",
     "timing_figure",
 }
+ON_DEMAND = {"segment", "tuning"}
 BLOCK = {"method": "original_isnet", "params": {"propagation": "block"}}
 
 
@@ -112,11 +113,11 @@ def test_every_job_is_a_command_that_can_be_pasted(workplace):
 
 
 def test_configfile_replaces_the_default_and_config_goes_on_top(workplace):
-    def rename_and_drop_timing(config):
+    def rename_and_drop(config):
         config["experiments"]["other"] = config["experiments"].pop("mnist")
-        del config["timing"]
+        del config["timing"], config["tuning"]
 
-    edit(workplace, rename_and_drop_timing)
+    edit(workplace, rename_and_drop)
     run = snakemake(
         workplace,
         "--dry-run",
@@ -215,7 +216,7 @@ def test_lint_is_clean():
 def test_slurm_profile_gives_every_rule_its_resources(workplace):
     profile = ROOT / "workflow" / "profiles" / "slurm"
     settings = yaml.safe_load((profile / "config.yaml").read_text())
-    assert set(settings["set-threads"]) == set(settings["set-resources"]) == RULES
+    assert set(settings["set-threads"]) == set(settings["set-resources"]) == RULES | ON_DEMAND
     assert all(set(given) == {"mem_mb", "runtime", "gpu"} for given in settings["set-resources"].values())
     run = snakemake(workplace, "--dry-run", "--configfile", "config/paper.yaml", "--workflow-profile", profile)
     assert run.returncode == 0, run.stdout

@@ -26,6 +26,7 @@ EXPERIMENTS = [experiment for experiment in config["experiments"] if experiment 
 RUN = f"{RESULTS}/{{experiment}}/{{method}}/seed{{seed}}"
 RUN_LOGS = f"{RESULTS}/logs/{{experiment}}/{{method}}/seed{{seed}}"
 RUN_BENCHMARKS = f"{RESULTS}/benchmarks/{{experiment}}/{{method}}/seed{{seed}}"
+MASKS = f"{RESULTS}/segment/masks"
 GPUS = 0 if config["device"] == "cpu" else 1
 # Used with --software-deployment-method conda only.
 ENVIRONMENT = "../envs/isnet-bench.yaml"
@@ -51,6 +52,12 @@ def of_experiment(verb):
 def of_method(verb):
     """The configuration of a job about one method of an experiment."""
     return lambda wildcards: job_config(verb, wildcards.experiment, wildcards.method)
+
+
+def predicted_masks(wildcards):
+    """The segmentation's masks, for an experiment whose data have their folder as predicted_masks."""
+    asked = config["experiments"][wildcards.experiment]["data"].get("predicted_masks")
+    return MASKS if "segment" in config and asked and Path(asked) == Path(MASKS) else []
 
 
 def range_of(wildcards):

@@ -1,13 +1,6 @@
 # Images and masks of an experiment.
 
 
-def predicted_masks(wildcards):
-    """The segmentation's masks, for an experiment whose data have their folder as predicted_masks."""
-    made = rules.segment.output.masks
-    asked = config["experiments"][wildcards.experiment]["data"].get("predicted_masks")
-    return made if "segment" in config and asked and Path(asked) == Path(made) else []
-
-
 rule prepare:
     input:
         predicted_masks,

@@ -6,7 +6,7 @@ rule segment:
         weights=f"{RESULTS}/segment/weights.safetensors",
         history=f"{RESULTS}/segment/history.csv",
         run=f"{RESULTS}/segment/run.json",
-        masks=directory(f"{RESULTS}/segment/masks"),
+        masks=directory(MASKS),
         table=f"{RESULTS}/segment/masks.csv",
         text=f"{RESULTS}/segment/report.md",
         metrics=report(f"{RESULTS}/segment/metrics.json", caption="../report/segment.rst", category="Lung masks"),

@@ -18,7 +18,7 @@ rule tuning:
         f"{RESULTS}/logs/tuning.log",
     params:
         config=job_config("tune"),
-        results=RESULTS,
+        results=subpath(output.csv, ancestor=2),
         out=lambda wildcards, output: os.path.splitext(output.csv)[0],
     threads: 1
     resources:
