@@ -8,7 +8,6 @@ from typing import Any
 import timm
 from timm.models.resnet import BasicBlock, ResNet
 from torch import nn
-from torchvision import models
 
 from isnet_bench.errors import BenchError
 
@@ -44,6 +43,9 @@ def create(name: str, classes: int, channels: int, image_size: int, **options: A
             return _small_resnet(classes, channels, **options)
         if timm.is_model(name):
             return timm.create_model(name, num_classes=classes, in_chans=channels, **options)
+        # Imported where it is needed: its import takes longer than that of all else here together.
+        from torchvision import models
+
         if name in models.list_models(models):
             network = models.get_model(name, weights=None, num_classes=classes, **options)
             return _with_channels(network, channels)

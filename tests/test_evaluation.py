@@ -115,14 +115,29 @@ def test_what_a_method_hides_from_its_classifier_has_no_relevance():
     split = Split(torch.rand(5, 1, 4, 4), smooth_masks(5, 4), torch.tensor([0, 1, 2, 3, 0]))
     chosen = explainer(network, split.images[:1])
     with torch.no_grad():
-        logits, relevance = chosen.explain(*split)
+        relevance = chosen.explain(*split)
     left = split.images.clone()
     left[..., 2:] = 0
-    torch.testing.assert_close(logits, network.classifier(left).detach())
     _, whole, _ = isnet.LRPFlex(network.classifier, epsilon=1e-2, input_rule="zb")(left, isnet.Logit(split.labels))
     torch.testing.assert_close(relevance[..., :2], whole[:, 0, ..., :2].detach())
     assert relevance[..., 2:].count_nonzero() == 0
     assert relevance[..., :2].count_nonzero() > 0
+
+
+def test_large_test_sets_are_explained_in_part():
+    torch.manual_seed(0)
+    network = backbones.create("resnet_small", 4, 1, 28).eval()
+    split = Split(torch.rand(1001, 1, 28, 28), smooth_masks(1001, 28), torch.arange(1001) % 4)
+    found = examine(explainer(network, split.images[:1]), split, np.array([1, 999]), 250, CPU)
+    assert found.probabilities.shape == (1001, 4)
+    chosen = np.union1d(np.linspace(0, 1000, 500).astype(int), [1, 999])
+    assert found.background_relevance.shape == chosen.shape
+    _, relevance, _ = isnet.LRPFlex(network, epsilon=1e-2, input_rule="zb")(
+        split.images[[999]], isnet.Logit(split.labels[[999]])
+    )
+    np.testing.assert_allclose(found.examples["relevance"][1], relevance[0, 0].detach(), rtol=1e-3, atol=1e-6)
+    share = background_relevance(relevance[:, 0].detach(), split.masks[[999]]).item()
+    assert found.background_relevance[np.flatnonzero(chosen == 999)[0]] == pytest.approx(share, rel=1e-3)
 
 
 def test_share_of_predictions_that_change_with_the_background():
@@ -159,6 +174,7 @@ def test_metrics(evaluated, tiny_data):
         assert found["images"] == len(rows) == info["splits"][name]
         assert found["background_area"] == pytest.approx(info["background_area"][name], rel=1e-6)
         assert 0 < found["background_relevance"] < 1
+        assert found["images_explained"] == len(rows)
         assert found["images_without_relevance"] == 0
 
 

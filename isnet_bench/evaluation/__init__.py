@@ -93,6 +93,7 @@ def _metrics(found: Examination) -> dict[str, Any]:
         "background_relevance": relevance,
         "background_area": found.background_area,
         "images": len(found.labels),
+        "images_explained": len(explained),
         "images_without_relevance": int((~explained).sum()),
     }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import isnet
+from isnet_bench import methods
 from isnet_bench.data import Split
 
 __all__ = [
@@ -31,19 +32,24 @@ log = logging.getLogger(__name__)
 LRP = "LRP-epsilon with z^B input rule"
 GRADIENT_INPUT = "Gradient × Input"
 
+EXPLAINED = 500
+"""Images of each test set that are explained, at most."""
+
 _EPSILON = 1e-2
 _EXAMPLES = 8
 
 
 class Explainer(NamedTuple):
-    """A way to explain a network.
+    """A network and a way to explain it.
 
-    ``explain`` takes images (N, C, H, W), masks (N, 1, H, W), 1 = foreground, and labels (N,); it gives logits (N,
-    classes) and the relevance (N, C, H, W) for each image's own label. ``name`` is `LRP` or `GRADIENT_INPUT`.
+    ``classify`` takes images (N, C, H, W) and masks (N, 1, H, W), 1 = foreground, and gives logits (N, classes);
+    ``explain`` takes labels (N,), too, and gives the relevance (N, C, H, W) for each image's own label. ``name`` is
+    `LRP` or `GRADIENT_INPUT`.
     """
 
     name: str
-    explain: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+    classify: Callable[[Tensor, Tensor], Tensor]
+    explain: Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,8 @@ class Examination:
     Attributes
     ----------
     labels, probabilities, background_relevance : ndarray
-        Shapes (N,), (N, classes) and (N,); the last is NaN where a heatmap is zero everywhere.
+        Shapes (N,), (N, classes) and (M,), of the M <= N images that were explained; the last is NaN where a heatmap
+        is zero everywhere.
     background_area : float
         Mean share of background pixels.
     examples : dict of ndarray
@@ -104,47 +111,41 @@ def explainer(network: nn.Module, probe: Tensor) -> Explainer:
     probe : Tensor
         Some images, to find out whether LRP can explain the network.
     """
+    classify = partial(methods.classify, network)
     if not hasattr(network, "visible_part"):
         name, explain = _explain_all(network, probe)
-        return Explainer(name, lambda images, masks, labels: explain(images, labels))
+        return Explainer(name, classify, lambda images, masks, labels: explain(images, labels))
     name, explain = _explain_all(network.classifier, probe)
 
-    def explain_visible(images: Tensor, masks: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def explain_visible(images: Tensor, masks: Tensor, labels: Tensor) -> Tensor:
         seen = network.visible_part(images, masks)
-        logits, relevance = explain(images * seen, labels)
-        return logits, relevance * seen
+        return explain(images * seen, labels) * seen
 
-    return Explainer(name, explain_visible)
+    return Explainer(name, classify, explain_visible)
 
 
-def _explain_all(network: nn.Module, probe: Tensor) -> tuple[str, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]]:
+def _explain_all(network: nn.Module, probe: Tensor) -> tuple[str, Callable[[Tensor, Tensor], Tensor]]:
     try:
         lrp = isnet.LRPFlex(network, epsilon=_EPSILON, input_rule="zb", low=0.0, high=1.0)
         lrp(probe, isnet.Logit(0))
     except isnet.UnsupportedNetworkError as error:
         log.warning("background relevance is measured by %s, since LRP does not fit: %s", GRADIENT_INPUT, error)
         return GRADIENT_INPUT, partial(_gradient_input, network)
-
-    def explain(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        logits, relevance, _ = lrp(images, isnet.Logit(labels))
-        return logits, relevance[:, 0]
-
-    return LRP, explain
+    return LRP, lambda images, labels: lrp(images, isnet.Logit(labels))[1][:, 0]
 
 
-def _gradient_input(network: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def _gradient_input(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     """Gradient of each label's logit times the image (Shrikumar et al., arXiv:1605.01713)."""
     with torch.enable_grad():
         images = images.detach().requires_grad_()
-        logits = network(images)
-        (gradient,) = torch.autograd.grad(logits.gather(1, labels[:, None]).sum(), images)
-    return logits.detach(), gradient * images.detach()
+        (gradient,) = torch.autograd.grad(network(images).gather(1, labels[:, None]).sum(), images)
+    return gradient * images.detach()
 
 
 def examine(
     explainer: Explainer, split: Split, shown: np.ndarray, batch_size: int, device: torch.device
 ) -> Examination:
-    """Classify and explain a test set.
+    """Classify a test set, and explain `EXPLAINED` of its images or more, spread over it evenly.
 
     Parameters
     ----------
@@ -159,14 +160,16 @@ def examine(
     device : torch.device
         Where the network is.
     """
+    number = len(split.labels)
+    chosen = np.union1d(np.linspace(0, number - 1, min(EXPLAINED, number)).astype(int), shown)
     probabilities, shares, examples = [], [], []
-    for indices in torch.arange(len(split.labels)).split(batch_size):
-        images, masks, labels = (tensor[indices].to(device) for tensor in split)
-        with torch.no_grad():
-            logits, relevance = explainer.explain(images, masks, labels)
-        probabilities.append(logits.softmax(1).cpu())
-        shares.append(background_relevance(relevance, masks).cpu())
-        examples.append(relevance.cpu()[torch.isin(indices, torch.from_numpy(shown))])
+    with torch.no_grad():
+        for images, masks, _ in _batches(split, np.arange(number), batch_size, device):
+            probabilities.append(explainer.classify(images, masks).softmax(1).cpu())
+        for images, masks, labels in _batches(split, chosen, batch_size, device):
+            relevance = explainer.explain(images, masks, labels)
+            shares.append(background_relevance(relevance, masks).cpu())
+            examples.append(relevance.cpu())
     return Examination(
         labels=split.labels.numpy(),
         probabilities=torch.cat(probabilities).numpy(),
@@ -175,10 +178,15 @@ def examine(
         examples={
             "images": split.images[shown].numpy(),
             "masks": split.masks[shown].numpy(),
-            "relevance": torch.cat(examples).numpy(),
+            "relevance": torch.cat(examples).numpy()[np.searchsorted(chosen, shown)],
             "labels": split.labels[shown].numpy(),
         },
     )
+
+
+def _batches(split: Split, chosen: np.ndarray, batch_size: int, device: torch.device) -> Iterator[list[Tensor]]:
+    for indices in torch.from_numpy(chosen).split(batch_size):
+        yield [tensor[indices].to(device) for tensor in split]
 
 
 def spread(labels: np.ndarray, number: int = _EXAMPLES) -> np.ndarray:
