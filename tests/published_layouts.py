@@ -162,15 +162,15 @@ def covid_cxnet(folder):
         "has_fever,has_cough,has_dyspnea,has_diarrhea,spo2,other_symptoms,medical_background,opacification,other,"
         "is_bilateral,url"
     )
-    rest = "," * 15
+    rest = "," * 12 + "{},,,"
     table(
         folder / "metadata.csv",
         header,
-        f"260.jpg,10,female,68,,COVID-19,positive,{rest}",
-        f"364.jfif,55,male,56,AP,COVID-19,,{rest}",
-        f"444.png,118,female,38,PA,COVID-19,negative,{rest}",
-        f"446p.jpg,120,female,7,,COVID-19,positive,{rest}",
-        f"465.webp,134,female,99,,COVID-19,positive,{rest}",
+        f"260.jpg,10,female,68,,COVID-19,positive,{rest.format(1)}",
+        f"364.jfif,55,male,56,AP,COVID-19,,{rest.format(0)}",
+        f"444.png,118,female,38,PA,COVID-19,negative,{rest.format(0)}",
+        f"446p.jpg,120,female,7,,COVID-19,negative,{rest.format(0)}",
+        f"465.webp,134,female,99,,COVID-19,positive,{rest.format(1)}",
     )
     put(folder / "chest_xray_images" / "covid19", "001.jpeg", "260.jpg", "364.jfif", "444.png", "446p.jpg", "465.webp")
 

@@ -8,6 +8,8 @@ from published_layouts import LAYOUTS, bimcv, brixia, mask, nih, put, table
 
 from isnet_bench import builders
 from isnet_bench.builders import assembly, base
+from isnet_bench.data import manifest as listing
+from isnet_bench.data import xray_checks
 from isnet_bench.errors import BenchError
 
 COVID, PNEUMONIA, NORMAL = "covid19", "pneumonia", "normal"
@@ -118,6 +120,14 @@ def test_images_labels_and_patients(make, name):
     assert set(manifest["split"]) == {"test_ood"}
 
 
+@pytest.mark.parametrize("name", EXPECTED)
+def test_the_data_set_takes_the_manifest(make, tmp_path, name):
+    make(name)
+    path = tmp_path / "manifest.csv"
+    table = listing.read(path, xray_checks.COLUMNS)
+    assert list(xray_checks.rows(table, path, [COVID, PNEUMONIA, NORMAL], tmp_path)) == []
+
+
 @pytest.mark.parametrize(
     ("name", "kept"),
     [
@@ -149,6 +159,7 @@ def test_lying_patients_are_known_by_the_series_name(make):
         ("cohen", {"Pneumonia": ""}, ["d.jpg", "e.png"]),
         ("covid_cxnet", {"COVID-19/PCR negative": ""}, ["444.png"]),
         ("covid_cxnet", {"COVID-19/child": ""}, ["446p.jpg"]),
+        ("covid_cxnet", {"COVID-19/no opacity": ""}, ["364.jfif"]),
         ("actualmed", {"No finding": ""}, ["CR.1.2.840.1.png"]),
     ],
 )
@@ -258,6 +269,13 @@ def test_masks_that_cannot_be_united(make, tmp_path):
 def test_shenzhens_masks_stay_where_they_are(make):
     manifest = make("shenzhen").set_index("patient")
     assert manifest["mask"].to_dict() == {"CHNCXR_0001": "shenzhen/mask/mask/CHNCXR_0001_0_mask.png", "CHNCXR_0002": ""}
+
+
+def test_images_without_a_mask_can_be_left_out(make):
+    kept = {name: set(make(name, masked=True)["patient"]) for name in ("montgomery", "shenzhen")}
+    assert kept == {"montgomery": {"MCUCXR_0001"}, "shenzhen": {"CHNCXR_0001"}}
+    with pytest.raises(BenchError, match=r"none of the 6 images of .* can be used \(.*[1-9] without a mask"):
+        make("nih", masked=True)
 
 
 @pytest.mark.parametrize("name", EXPECTED)

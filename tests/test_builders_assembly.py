@@ -200,6 +200,7 @@ def test_the_command_line_builds_and_combines(verb, tmp_path):
     manifest = read(tmp_path / "one.csv")
     assert set(manifest["label"]) == {"sick"}
     assert set(manifest["split"]) == {"train", "val"}
+    assert verb(*build[:4], "--masked", "--out", "two.csv") == cli.FAILED
     assert verb("--combine", "one.csv", "--out", "all.csv") == 0
     pd.testing.assert_frame_equal(read(tmp_path / "all.csv"), manifest)
 

@@ -13,17 +13,16 @@ from PIL import Image
 
 from isnet_bench import builders
 from isnet_bench.builders.base import Collection, read_table
+from isnet_bench.data.xray_checks import COLUMNS, SPLITS
 from isnet_bench.errors import BenchError
 from isnet_bench.files import replacing
 
-__all__ = ["COLUMNS", "SPLITS", "Settings", "build", "combine"]
+__all__ = ["Settings", "build", "combine"]
 
 log = logging.getLogger(__name__)
 
-COLUMNS = ("image", "label", "source", "split", "mask")
 # Nothing after the manifest needs it; it shows that no patient is in two splits.
 _PATIENT = "patient"
-SPLITS = ("train", "val", "test_iid", "test_ood")
 _SHARE = 0.15
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".dcm", ".dicom")
 _VIEWS = {
@@ -47,6 +46,8 @@ class Settings:
         Which part of the collection, where it is itself divided; None: all of it.
     views : str
         "frontal", or "erect": only views of which it is known that the patient stood (PA views are taken so).
+    masked : bool
+        Whether to leave out images without a mask.
     labels : mapping
         Finding -> label, beside or instead of the collection's own; "" leaves the finding out.
     limit : int or None
@@ -60,6 +61,7 @@ class Settings:
     test_iid_share: float | None = None
     part: str | None = None
     views: str = "frontal"
+    masked: bool = False
     labels: Mapping[str, str] = field(default_factory=dict)
     limit: int | None = None
     seed: int = 0
@@ -180,6 +182,7 @@ def _select(records: pd.DataFrame, collection: Collection, folder: Path, setting
     steps = {
         f"of another part than {settings.part}": _in_part(records, collection, settings.part),
         f"of a view that is not {settings.views}": records["view"].isin(_VIEWS[settings.views]),
+        "without a mask": _has_mask(records) if settings.masked else np.ones(len(records)),
         "of a finding without label": records["label"] != "",
         f"in another format than {', '.join(_SUFFIXES)}": records["image"].str.lower().str.endswith(_SUFFIXES),
         "listed again": ~records["image"].duplicated(),
@@ -222,6 +225,10 @@ def _in_part(records: pd.DataFrame, collection: Collection, part: str | None) ->
         parts = ", ".join(collection.parts) or "none"
         raise BenchError(f"{collection.title} has no part {part!r}; its parts: {parts}")
     return records["part"] == part
+
+
+def _has_mask(records: pd.DataFrame) -> np.ndarray:
+    return records["mask"].map(bool).to_numpy() if "mask" in records else np.zeros(len(records))
 
 
 def _draw(records: pd.DataFrame, limit: int, rng: np.random.Generator) -> pd.DataFrame:

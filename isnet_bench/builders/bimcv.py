@@ -54,12 +54,13 @@ def _view(image: Path, description: str) -> str:
 
 
 def _reports(folder: Path) -> dict[str, str]:
-    """Return session -> what its report says; nothing where the release's file is not there."""
-    paths = [folder / name for name in _REPORTS if (folder / name).is_file()]
-    if not paths:
-        return {}
-    table = read_table(paths[-1], ["ReportID", "Labels"], "\t")
-    return dict(zip(table["ReportID"], table["Labels"].map(_reported), strict=True))
+    """Return session -> what its report says, by the releases that are there."""
+    reports: dict[str, str] = {}
+    for path in (folder / name for name in _REPORTS):
+        if path.is_file():
+            table = read_table(path, ["ReportID", "Labels"], "\t")
+            reports.update(zip(table["ReportID"], table["Labels"].map(_reported), strict=True))
+    return reports
 
 
 def _reported(text: str) -> str:
@@ -89,6 +90,6 @@ COLLECTION = Collection(
     title="BIMCV COVID-19+",
     home="https://bimcv.cipf.es/bimcv-projects/bimcv-covid19/",
     read=_read,
-    # A PNG with inverted grey values would tell the source, and a manifest has no column that could say so.
+    # A manifest has no column that could say that grey values are inverted.
     labels={"COVID-19": "covid19", "COVID-19/inverted": ""},
 )

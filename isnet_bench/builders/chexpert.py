@@ -45,7 +45,7 @@ def _findings(table: pd.DataFrame) -> pd.Series:
     clear = marks["No Finding"] == _POSITIVE
     finding[clear] = "No Finding"
     finding[clear & (marks["Support Devices"] == _POSITIVE)] = "No Finding/support devices"
-    finding[marks["Pneumonia"] == _UNCERTAIN] = "Pneumonia"
+    finding[marks["Pneumonia"] == _UNCERTAIN] = "Pneumonia/uncertain"
     finding[marks["Pneumonia"] == _POSITIVE] = "Pneumonia"
     return finding
 

@@ -10,14 +10,16 @@ from isnet_bench.builders.base import Collection, find, read_table, view
 
 __all__ = ["COLLECTION"]
 
-_COLUMNS = ("filename", "patient_id", "age", "view", "label", "pcr_test")
+_COLUMNS = ("filename", "patient_id", "age", "view", "label", "pcr_test", "opacification")
 _ADULT_YEARS = 18
 
 
 def _read(folder: Path) -> pd.DataFrame:
     table = read_table(find(folder, ["metadata.csv"]), _COLUMNS)
     finding = table["label"].copy()
-    finding[table["pcr_test"] == "negative"] += "/PCR negative"
+    # Where several hold, the last counts.
+    finding[table["opacification"] == "0"] = table["label"] + "/no opacity"
+    finding[table["pcr_test"] == "negative"] = table["label"] + "/PCR negative"
     finding[pd.to_numeric(table["age"], errors="coerce") < _ADULT_YEARS] = table["label"] + "/child"
     return pd.DataFrame(
         {
