@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 CORES ?= all
 CONFIG ?= config/config.yaml
+RESULTS ?= results
+PUBLISHED ?= results/published
 
 READY := $(VENV)/.ready
 RUN := PATH="$(abspath $(VENV))/bin:$$PATH"
@@ -21,7 +23,7 @@ test: $(READY)  ## the tests
 	$(RUN) OMP_NUM_THREADS=1 python -m pytest -n 2
 
 bench: $(READY)  ## measure the training time again
-	$(SNAKEMAKE) timing_figure --configfile $(CONFIG) --forcerun timing
+	$(SNAKEMAKE) bench --configfile $(CONFIG) --forcerun timing
 
 tune: $(READY)  ## choose the hyper-parameters again, by iid validation images alone
 	$(SNAKEMAKE) tune --configfile $(CONFIG)
@@ -29,12 +31,11 @@ tune: $(READY)  ## choose the hyper-parameters again, by iid validation images a
 figures: $(READY)  ## write the tables and figures of finished runs again
 	$(SNAKEMAKE) all --configfile $(CONFIG) --forcerun tables figures timing_figure
 
-publish:  ## copy tables, figures and records of the finished default run to results/published
-	rm -rf results/published/tables results/published/figures results/published/timing results/published/mnist
-	mkdir -p results/published
-	cd results && find tables figures timing mnist data/mnist/data.json -type f \
-	  \( -name '*.csv' -o -name '*.md' -o -name '*.tex' -o -name '*.json' -o -name '*.pdf' -o -name '*.png' \) \
-	  | tar -cf - -T - | tar -C published -xf -
+publish:  ## copy tables, figures and records of finished runs below RESULTS to results/published
+	mkdir -p $(PUBLISHED)
+	cd $(RESULTS) && find . \( -path ./published -o -path ./smoke -o -path ./logs -o -path ./benchmarks \) -prune -o -type f \
+	  \( -name '*.csv' -o -name '*.md' -o -name '*.tex' -o -name '*.yaml' -o -name '*.json' -o -name '*.pdf' -o -name '*.png' \) \
+	  -print | tar -cf - -T - | tar -C $(abspath $(PUBLISHED)) -xf -
 
 lint: $(READY)  ## ruff and snakemake --lint
 	$(RUN) ruff check .

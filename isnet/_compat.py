@@ -8,8 +8,10 @@ enough for the import to succeed; calling one still fails with torch's own messa
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
+import sys
+from importlib.machinery import EXTENSION_SUFFIXES
+from importlib.util import find_spec
+from pathlib import Path
 
 import torch
 
@@ -20,14 +22,25 @@ _SCHEMAS = {
 
 
 def ensure_torchvision_imports() -> None:
-    """Import torchvision, declaring its missing operators first if its compiled extension cannot be loaded."""
-    if importlib.util.find_spec("torchvision") is None:
+    """Declare torchvision's operators if its compiled extension cannot be loaded, so that it can be imported later.
+
+    torchvision itself is not imported, which would take as long as importing torch.
+    """
+    if sys.platform != "linux" or "torchvision" in sys.modules or hasattr(torch.ops.torchvision, "nms"):
         return
-    try:
-        importlib.import_module("torchvision")
-    except RuntimeError as error:
-        if "does not exist" not in str(error) or "torchvision::" not in str(error):
-            raise
-        for name, schema in _SCHEMAS.items():
-            torch.library.define(name, schema)
-        importlib.import_module("torchvision")
+    package = find_spec("torchvision")
+    if package is None or package.origin is None or _loads_extension(Path(package.origin).parent):
+        return
+    for name, schema in _SCHEMAS.items():
+        torch.library.define(name, schema)
+
+
+def _loads_extension(folder: Path) -> bool:
+    for extension in (folder / f"_C{suffix}" for suffix in EXTENSION_SUFFIXES):
+        if extension.is_file():
+            try:
+                torch.ops.load_library(extension)
+            except OSError:
+                return False
+            return True
+    return False

@@ -53,6 +53,10 @@ class Weighted(Affine):
         bias = None if self.bias is None else self.bias.clamp(**limit)
         return replace(self, weight=self.weight.clamp(**limit), bias=bias)
 
+    def transposed_each(self, weights: Sequence[Tensor], s: Tensor, shape: torch.Size) -> list[Tensor]:
+        """Return ``W^T s`` for several weights of this layer's form."""
+        return [replace(self, weight=weight).transposed(s, shape) for weight in weights]
+
     def without_bias(self) -> Self:
         """Return the linear part."""
         return replace(self, bias=None)
@@ -117,6 +121,13 @@ class Convolution(Weighted):
             s.flatten(0, 1), self.weight, None, self.stride, self.padding, unreached, self.groups, self.dilation
         )
         return folded.unflatten(0, (len(s), shape[0]))
+
+    def transposed_each(self, weights: Sequence[Tensor], s: Tensor, shape: torch.Size) -> list[Tensor]:
+        # One convolution for all: an image has few channels, and a transposed convolution to one of them costs as much
+        # as to several.
+        stacked = replace(self, weight=torch.cat(list(weights), 1)).transposed(s, shape)
+        grouped = stacked.unflatten(2, (self.groups, len(weights), -1))
+        return [part.flatten(2, 3) for part in grouped.unbind(3)]
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["BatchStatistics", "Statistics", "batch_counters"]
-
-_SIGNATURE = inspect.signature(F.batch_norm)
+__all__ = ["BatchNormCall", "BatchStatistics", "Statistics", "batch_counters"]
 
 
 @dataclass(frozen=True)
@@ -51,8 +48,39 @@ class Statistics:
     def scale_and_shift(self, weight: Tensor | None, bias: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return batch norm as the affine map ``scale * x + shift``, each of shape ``(channels,)``."""
         scale = self.inverse_std if weight is None else weight * self.inverse_std
-        shift = -self.mean * scale
-        return scale, shift if bias is None else bias + shift
+        return scale, -self.mean * scale if bias is None else torch.addcmul(bias, self.mean, scale, value=-1)
+
+
+class BatchNormCall(NamedTuple):
+    """The arguments of one call of ``torch.nn.functional.batch_norm``."""
+
+    x: Tensor
+    running_mean: Tensor | None
+    running_var: Tensor | None
+    weight: Tensor | None
+    bias: Tensor | None
+    training: bool
+    momentum: float
+    eps: float
+
+    @classmethod
+    def of(
+        cls,
+        input: Tensor,
+        running_mean: Tensor | None,
+        running_var: Tensor | None,
+        weight: Tensor | None = None,
+        bias: Tensor | None = None,
+        training: bool = False,
+        momentum: float = 0.1,
+        eps: float = 1e-5,
+    ) -> Self:
+        """Read the arguments as the function itself does."""
+        return cls(input, running_mean, running_var, weight, bias, training, momentum, eps)
+
+    def statistics(self, mean: Tensor, inverse_std: Tensor) -> Statistics:
+        """Return the statistics of a call in training mode, given what it computed."""
+        return Statistics(mean.detach(), inverse_std.detach(), self.x.numel() // self.x.shape[1], self.eps)
 
 
 def batch_counters(model: nn.Module) -> set[int]:
@@ -60,7 +88,8 @@ def batch_counters(model: nn.Module) -> set[int]:
 
     ``nn.BatchNorm`` counts before it normalises; a second pass over the same batch must not count again.
     """
-    return {id(buffer) for name, buffer in model.named_buffers() if name.endswith("num_batches_tracked")}
+    counters = (getattr(module, "num_batches_tracked", None) for module in model.modules())
+    return {id(counter) for counter in counters if counter is not None}
 
 
 class BatchStatistics(TorchFunctionMode):
@@ -84,14 +113,11 @@ class BatchStatistics(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is not F.batch_norm:
             return func(*args, **kwargs)
-        call = _SIGNATURE.bind(*args, **kwargs)
-        call.apply_defaults()
-        a = call.arguments
-        if not a["training"]:
+        call = BatchNormCall.of(*args, **kwargs)
+        if not call.training:
             return func(*args, **kwargs)
-        x = a["input"]
         out, mean, inverse_std = torch.native_batch_norm(
-            x, a["weight"], a["bias"], a["running_mean"], a["running_var"], True, a["momentum"], a["eps"]
+            call.x, call.weight, call.bias, call.running_mean, call.running_var, True, call.momentum, call.eps
         )
-        self._recorded.append(Statistics(mean.detach(), inverse_std.detach(), x.numel() // x.shape[1], a["eps"]))
+        self._recorded.append(call.statistics(mean, inverse_std))
         return out

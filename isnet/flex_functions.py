@@ -57,7 +57,7 @@ class DampedReLU(Function):
         else:
             activation = z.relu()
         ctx.save_for_backward(activation, positive)
-        ctx.propagation = propagation
+        ctx.propagation, ctx.factors = propagation, {}
         ctx.set_materialize_grads(False)
         return activation
 
@@ -70,8 +70,48 @@ class DampedReLU(Function):
         if rule is None:
             return torch.ops.aten.threshold_backward(grad, activation, 0), None, None, None
         if rule == "epsilon":
-            return grad * (activation / (activation + epsilon)), None, None, None
-        return None, grad * (activation / (positive + epsilon)), None, None
+            positive = None
+        if rule not in ctx.factors:
+            with torch.no_grad():
+                ctx.factors[rule] = _damping_factors(activation, positive, epsilon)
+        damped = _Damp.apply(grad, activation, positive, epsilon, ctx.factors[rule])
+        return (damped, None, None, None) if positive is None else (None, damped, None, None)
+
+
+class _Damp(Function):
+    """``grad * a / (P + epsilon)``, where P is the activation a itself if no other is given.
+
+    The factors depend on the activations alone: all heatmaps of a call share them, and so do their gradients.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        grad: Tensor,
+        activation: Tensor,
+        positive: Tensor | None,
+        epsilon: float,
+        factors: tuple[Tensor, Tensor],
+    ) -> Tensor:
+        ctx.save_for_backward(grad, activation, positive)
+        ctx.epsilon, ctx.factors = epsilon, factors
+        return grad * factors[0]
+
+    @staticmethod
+    def backward(ctx: Any, tangent: Tensor) -> tuple[Tensor | None, ...]:
+        grad, activation, positive = ctx.saved_tensors
+        differentiable = torch.is_grad_enabled()
+        factor, slope = _damping_factors(activation, positive, ctx.epsilon) if differentiable else ctx.factors
+        of_grad = tangent * factor if ctx.needs_input_grad[0] else None
+        of_activation = (tangent * grad).mul_(slope)
+        of_positive = None if positive is None else -(of_activation * factor)
+        return of_grad, of_activation, of_positive, None, None
+
+
+def _damping_factors(activation: Tensor, positive: Tensor | None, epsilon: float) -> tuple[Tensor, Tensor]:
+    """Return ``f = a / (P + epsilon)`` and df/da; if a positive part P is given, then ``df/dP = -f df/da``."""
+    inverse = ((activation if positive is None else positive) + epsilon).reciprocal()
+    return activation * inverse, inverse if positive is not None else inverse.square() * epsilon
 
 
 class TrainingBatchNorm(Function):

@@ -7,8 +7,7 @@ an LRP rule is an error instead of a silently wrong heatmap.
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,21 +15,29 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from isnet import function_names as names
 from isnet import positive_part
-from isnet.affine_layers import Convolution, Linear, Weighted
-from isnet.batch_statistics import BatchStatistics, Statistics, batch_counters
+from isnet.affine_layers import Linear, Weighted
+from isnet.batch_statistics import BatchNormCall, BatchStatistics, Statistics, batch_counters
 from isnet.errors import unsupported_operation
+from isnet.flex_convolution import FlexConvolution
 from isnet.flex_functions import DampedReLU, Propagation, TrainingBatchNorm, per_channel
 from isnet.positive_part import Signed
+from isnet.tensor_table import TensorTable
 
 __all__ = ["FlexTrace", "Stem"]
 
 _AFFINE_ARGUMENTS = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
-_NETWORK_NODES = ("Convolution", "Relu", "NativeBatchNorm", "MaxPool", "Addmm")
-_BATCH_NORM_SIGNATURE = inspect.signature(F.batch_norm)
+_NETWORK_NODES = ("Convolution", "_Convolve", "Relu", "NativeBatchNorm", "MaxPool", "Addmm")
+_HANDLERS = {
+    **dict.fromkeys(names.NONNEGATIVE, "_nonnegative"),
+    **dict.fromkeys(names.ADD | names.SUBTRACT | names.REVERSED_SUBTRACT, "_add"),
+    **dict.fromkeys(names.MULTIPLY | names.DIVIDE | names.NEGATE, "_scale"),
+    **dict.fromkeys(names.CONCATENATE, "_concatenate"),
+    **dict.fromkeys(names.MAX_POOL, "_max_pool"),
+    **dict.fromkeys(names.DROPOUT, "_dropout"),
+}
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,9 @@ class _Value:
     stem: Stem | None = None
 
 
+_ORDINARY = _Value()
+
+
 class FlexTrace(TorchFunctionMode):
     """Run a network's forward pass so that its graph can be traversed under an LRP rule.
 
@@ -94,8 +104,8 @@ class FlexTrace(TorchFunctionMode):
         self._positive_parts, self._stem_needs_positive = positive_parts, stem_needs_positive
         self._replay = None if statistics is None else statistics.replay()
         self._counters = set() if statistics is None else batch_counters(model)
-        self._values: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
-        self._looked_at: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+        self._values: TensorTable[_Value] = TensorTable()
+        self._looked_at: TensorTable[bool] = TensorTable()
         signed = None
         if positive_parts and stem_needs_positive and bool((images < 0).any()):
             signed = Signed(images.clamp(min=0))
@@ -122,68 +132,45 @@ class FlexTrace(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         name = getattr(func, "__name__", str(func))
-        operands = self._operands(args, kwargs)
+        tensors = _tensors((*args, *kwargs.values()))
+        operands = [tensor for tensor in tensors if tensor in self._values or tensor in self._looked_at]
         if not operands:
             return args[0] if name == "add_" and id(args[0]) in self._counters else func(*args, **kwargs)
-        self._refuse_escapes(name, args, kwargs)
+        self._refuse_escapes(name, args, kwargs, tensors)
         if name in names.AFFINE:
             return self._affine(func, name, args, kwargs)
         if name in ("relu", "relu_"):
             return self._relu(name, args, kwargs)
         if func is F.batch_norm:
-            return self._batch_norm(args, kwargs)
-        handler = self._linear_handler(name)
-        if handler is not None:
+            return self._batch_norm(BatchNormCall.of(*args, **kwargs))
+        if name in _HANDLERS:
             self._leave_stem(name, operands)
-            return handler(func, name, args, kwargs)
+            return getattr(self, _HANDLERS[name])(func, name, args, kwargs)
         return self._look_at(func, name, args, kwargs)
 
-    def _linear_handler(self, name: str) -> Callable[..., Any] | None:
-        if name in names.NONNEGATIVE:
-            return self._nonnegative
-        if name in names.ADD | names.SUBTRACT | names.REVERSED_SUBTRACT:
-            return self._add
-        if name in names.MULTIPLY | names.DIVIDE | names.NEGATE:
-            return self._scale
-        if name in names.CONCATENATE:
-            return self._concatenate
-        if name in names.MAX_POOL:
-            return self._max_pool
-        return self._dropout if name in names.DROPOUT else None
-
-    def _operands(self, args: tuple, kwargs: dict) -> list[Tensor]:
-        known = (self._values, self._looked_at)
-        return [
-            item
-            for item in _flat((*args, *kwargs.values()))
-            if isinstance(item, Tensor) and any(item in table for table in known)
-        ]
-
-    def _refuse_escapes(self, name: str, args: tuple, kwargs: dict) -> None:
+    def _refuse_escapes(self, name: str, args: tuple, kwargs: dict, tensors: list[Tensor]) -> None:
         if name in names.ESCAPES or kwargs.get("out") is not None or kwargs.get("rounding_mode") is not None:
             raise unsupported_operation(self._model, name)
         if self._positive_parts and names.writes_in_place(name, args, kwargs) and args[0]._is_view():
             raise unsupported_operation(self._model, name, "the z-plus rule cannot follow writing through a view, by")
         if not torch.is_grad_enabled():
             raise unsupported_operation(self._model, name, "gradients are switched off inside the network at")
-        for item in _flat((*args, *kwargs.values())):
-            if isinstance(item, Tensor) and item not in self._values and _reaches_activations(item):
+        for tensor in tensors:
+            if tensor.grad_fn is not None and tensor not in self._values and _reaches_activations(tensor):
                 raise unsupported_operation(self._model, name, "an activation was lost from sight before")
 
     def _look_at(self, func: Callable, name: str, args: tuple, kwargs: dict) -> Any:
         """Shapes, types and comparisons pass no relevance on, as long as nothing is computed with the comparison."""
         out = func(*args, **kwargs)
-        for item in _flat(out):
-            if not isinstance(item, Tensor) or name in names.FACTORIES:
-                continue
-            if item.is_floating_point():
+        for tensor in () if name in names.FACTORIES else _tensors((out,)):
+            if tensor.is_floating_point():
                 raise unsupported_operation(self._model, name)
-            self._looked_at[item] = True
+            self._looked_at[tensor] = True
         return out
 
     def _leave_stem(self, name: str, operands: list[Tensor]) -> None:
         for operand in operands:
-            value = self._values.get(operand, _Value())
+            value = self._values.get(operand, _ORDINARY)
             if (value.stem is not None and name != "clone") or (value.is_images and name not in names.RESHAPE):
                 self.not_a_stem = self.not_a_stem or name
 
@@ -194,7 +181,7 @@ class FlexTrace(TorchFunctionMode):
         if value is None or self._traced(given["weight"], given.get("bias")):
             raise unsupported_operation(self._model, name, "no LRP rule for weights that depend on the image, in")
         try:
-            layer = Linear(given["weight"], given.get("bias")) if name == "linear" else Convolution.of(**given)
+            layer = Linear(given["weight"], given.get("bias")) if name == "linear" else self._convolution(given)
         except ValueError as error:
             raise unsupported_operation(self._model, name, f"no LRP rule for {error}") from error
         if value.stem is not None:
@@ -204,9 +191,12 @@ class FlexTrace(TorchFunctionMode):
             signed = Signed.affine(layer, inputs, value.signed)
         if value.is_images:
             stem = Stem(replace(layer, bias=None if layer.bias is None else layer.bias.detach()), inputs)
-        out = func(*args, **kwargs)
+        out = func(*args, **kwargs) if name == "linear" else layer(inputs)
         self._values[out] = _Value(signed, stem=stem)
         return out
+
+    def _convolution(self, given: dict[str, Any]) -> FlexConvolution:
+        return replace(FlexConvolution.of(**given), propagation=self._propagation)
 
     def _relu(self, name: str, args: tuple, kwargs: dict) -> Tensor:
         z = args[0] if args else kwargs["input"]
@@ -221,39 +211,36 @@ class FlexTrace(TorchFunctionMode):
             self.stems.append(replace(value.stem, output=activation))
         elif value.is_images:
             self.not_a_stem = self.not_a_stem or name
-        self._values[activation] = _Value()
+        self._values[activation] = _ORDINARY
         return activation
 
-    def _batch_norm(self, args: tuple, kwargs: dict) -> Tensor:
-        call = _BATCH_NORM_SIGNATURE.bind(*args, **kwargs)
-        call.apply_defaults()
-        a = call.arguments
-        x, value = a["input"], self._values[a["input"]]
-        out, statistics = self._normalise(a)
-        scale, shift = statistics.scale_and_shift(a["weight"], a["bias"])
+    def _batch_norm(self, call: BatchNormCall) -> Tensor:
+        value = self._values[call.x]
+        out, statistics = self._normalise(call)
         signed = None
         if self._positive_parts and not (value.stem is not None and not self._stem_needs_positive):
-            signed = (value.signed or Signed(x)).scaled(x, scale, shift)
+            scale, shift = statistics.scale_and_shift(call.weight, call.bias)
+            signed = (value.signed or Signed(call.x)).scaled(call.x, scale, shift)
         stem = None
         if value.stem is not None and not value.stem.normalised:
-            stem = value.stem.followed_by(statistics, a["weight"], a["bias"])
+            stem = value.stem.followed_by(statistics, call.weight, call.bias)
         else:
-            self._leave_stem("batch_norm", [x])
+            self._leave_stem("batch_norm", [call.x])
         self._values[out] = _Value(signed, stem=stem)
         return out
 
-    def _normalise(self, a: dict[str, Any]) -> tuple[Tensor, Statistics]:
-        x, running = a["input"], (a["running_mean"], a["running_var"])
-        if not a["training"]:
-            return F.batch_norm(**a), Statistics.running(*running, a["eps"])
+    def _normalise(self, call: BatchNormCall) -> tuple[Tensor, Statistics]:
+        x, running = call.x, (call.running_mean, call.running_var)
+        if not call.training:
+            return F.batch_norm(*call), Statistics.running(*running, call.eps)
         if self._replay is not None:
             statistics = next(self._replay)
-            scale, shift = statistics.scale_and_shift(a["weight"], a["bias"])
+            scale, shift = statistics.scale_and_shift(call.weight, call.bias)
             return torch.addcmul(per_channel(shift, x.ndim), x, per_channel(scale, x.ndim)), statistics
         out, mean, inverse_std = TrainingBatchNorm.apply(
-            x, a["weight"], a["bias"], running, a["momentum"], a["eps"], self._propagation
+            x, call.weight, call.bias, running, call.momentum, call.eps, self._propagation
         )
-        return out, Statistics(mean, inverse_std, x.numel() // x.shape[1], a["eps"])
+        return out, call.statistics(mean, inverse_std)
 
     def _nonnegative(self, func: Callable, name: str, args: tuple, kwargs: dict) -> Any:
         source = args[0] if args else kwargs["input"]
@@ -268,8 +255,8 @@ class FlexTrace(TorchFunctionMode):
         if value.signed is not None:
             signed = value.signed.mapped(source, lambda part: func(part, *args[1:], **kwargs))
         out = func(*args, **kwargs)
-        for index, item in enumerate(_flat(out)):
-            if isinstance(item, Tensor) and item.is_floating_point():
+        for index, item in enumerate(out if isinstance(out, (tuple, list)) else (out,)):
+            if item.is_floating_point():
                 self._values[item] = _Value(
                     None if signed is None else signed[index],
                     is_images=value.is_images and name in names.RESHAPE,
@@ -306,7 +293,7 @@ class FlexTrace(TorchFunctionMode):
         traced = self._traced(left, right)
         if (
             len(traced) != 1
-            or len(self._operands((left, right), {})) != 1
+            or any(item in self._looked_at for item in _tensors((left, right)))
             or (name in names.DIVIDE and traced[0] is right)
         ):
             raise unsupported_operation(
@@ -340,7 +327,7 @@ class FlexTrace(TorchFunctionMode):
         signed = self._values[source].signed
         if signed is None:
             out = func(*args, **kwargs)
-            self._values[out] = _Value()
+            self._values[out] = _ORDINARY
             return out
         pool = getattr(F, f"{name.removeprefix('_')}_with_indices")
         out, indices = pool(*args, **{key: value for key, value in kwargs.items() if key != "return_indices"})
@@ -357,7 +344,7 @@ class FlexTrace(TorchFunctionMode):
         signed = self._values[source].signed
         if signed is None:
             out = func(*args, **kwargs)
-            self._values[out] = _Value()
+            self._values[out] = _ORDINARY
             return out
         # The same units must be dropped from the value and from its positive part.
         kept = func(torch.ones_like(source), *args[1:], **kwargs)
@@ -382,7 +369,12 @@ def _reaches_activations(item: Tensor) -> bool:
     return False
 
 
-def _flat(items: Any) -> list[Any]:
-    if isinstance(items, (tuple, list)):
-        return [leaf for item in items for leaf in _flat(item)]
-    return [items]
+def _tensors(items: Iterable[Any]) -> list[Tensor]:
+    """Return the tensors among `items` and inside their tuples and lists."""
+    found: list[Tensor] = []
+    for item in items:
+        if isinstance(item, Tensor):
+            found.append(item)
+        elif isinstance(item, (tuple, list)):
+            found += _tensors(item)
+    return found

@@ -130,28 +130,30 @@ class HeatmapLoss(nn.Module):
         """
         mask = _fit_mask(masks, relevance)
         relevance = _finite(relevance, mask)
-        background = self._background(relevance, mask)
-        losses = background if self.w2 == 0 else self.w1 * background + self.w2 * self._foreground(relevance, mask)
+        magnitude = relevance.abs()
+        inside = magnitude * mask
+        total = inside.sum((2, 3, 4))
+        losses = self._background(relevance, magnitude - inside, total, mask)
+        if self.w2 != 0:
+            losses = self.w1 * losses + self.w2 * self._foreground(total)
         return {"mean": losses.mean, "sum": losses.sum, "none": losses.clone}[self.reduction]()
 
-    def _background(self, relevance: Tensor, mask: Tensor) -> Tensor:
-        normalised = (self._normalise(relevance, mask) * (1 - mask)).flatten(3)
-        pooled = gwrp(normalised, self.decay)
+    def _background(self, relevance: Tensor, outside: Tensor, total: Tensor, mask: Tensor) -> Tensor:
+        pooled = self._normalise(gwrp(outside.flatten(3), self.decay), relevance, total, mask)
         # -log(1 - g / (g + E)) without the cancellation of 1 - g / (g + E), capped where the authors clamp g / (g + E).
         ceiling = -math.log(1 - torch.tensor(_ACTIVATION_CEILING, dtype=relevance.dtype).item())
         per_channel = torch.log1p(pooled / self.saturation).clamp(max=ceiling)
         return gwrp(per_channel, self.channel_decay).mean(1)
 
-    def _normalise(self, relevance: Tensor, mask: Tensor) -> Tensor:
+    def _normalise(self, pooled: Tensor, relevance: Tensor, total: Tensor, mask: Tensor) -> Tensor:
+        """Normalise pooled heatmaps ``(N, K, C)``, which is pooling normalised ones: each has one positive factor."""
         if self.normalization == "none":
-            return relevance.abs() * relevance[0, 0].numel()
-        reference = relevance.abs() if self.normalization == "abs_roi_mean" else relevance
-        area = mask.sum((2, 3, 4), keepdim=True)
-        mean = (reference * mask).sum((2, 3, 4), keepdim=True) / (area + _TINY) + _TINY
-        return (reference / mean).abs()
+            return pooled * relevance[0, 0].numel()
+        inside = total if self.normalization == "abs_roi_mean" else (relevance * mask).sum((2, 3, 4))
+        mean = inside / (mask.sum((2, 3, 4)) + _TINY) + _TINY
+        return pooled / mean.abs().unsqueeze(2)
 
-    def _foreground(self, relevance: Tensor, mask: Tensor) -> Tensor:
-        total = (relevance.abs() * mask).sum((2, 3, 4))
+    def _foreground(self, total: Tensor) -> Tensor:
         c1, c2 = self.c1.to(total.dtype), self.c2.to(total.dtype)
         if c1.ndim and c1.shape[0] != total.shape[1]:
             raise ValueError(f"the loss has {c1.shape[0]} foreground ranges, but there are {total.shape[1]} heatmaps")
@@ -185,10 +187,11 @@ def _fit_mask(masks: Tensor, relevance: Tensor) -> Tensor:
 
 
 def _finite(relevance: Tensor, mask: Tensor) -> Tensor:
-    finite = relevance.isfinite()
-    if bool(finite.all()):
-        return relevance
     values = relevance.detach()
+    # A finite sum has finite terms, which is all that is asked of almost every batch.
+    if bool(values.sum().isfinite()):
+        return relevance
+    finite = values.isfinite()
     foreground = finite & (mask > 0)
     number = foreground.sum().clamp(min=1)
     mean = values.where(foreground, 0).sum() / number

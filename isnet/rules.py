@@ -73,8 +73,10 @@ class Rule:
         if low != 0:
             z = z - low * positive(ones)
         s = relevance / stabilise(z, self.epsilon)
-        result = image * layer.transposed(s, image.shape) - high * negative.transposed(s, image.shape)
-        return result if low == 0 else result - low * positive.transposed(s, image.shape)
+        maps = (layer, negative) if low == 0 else (layer, negative, positive)
+        through = layer.transposed_each([each.weight for each in maps], s, image.shape)
+        result = image * through[0] - high * through[1]
+        return result if low == 0 else result - low * through[2]
 
     def shares(self, terms: list[Tensor], relevance: Tensor) -> list[Tensor]:
         """Split relevance among the terms of a sum in proportion to their (z-plus: positive) contribution."""

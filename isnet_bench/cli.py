@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from isnet_bench import config as configuration
+from isnet_bench import studies
 from isnet_bench.errors import BenchError
 
 log = logging.getLogger(__name__)
@@ -62,6 +63,7 @@ def _manifest(args: argparse.Namespace, config: dict[str, Any]) -> None:
         test_iid_share=args.test_iid_share,
         part=args.part,
         views=args.views,
+        masked=args.masked,
         labels=dict(args.map),
         limit=args.limit,
         seed=args.seed,
@@ -131,33 +133,57 @@ def _tune(args: argparse.Namespace, config: dict[str, Any]) -> None:
 def _time(args: argparse.Namespace, config: dict[str, Any]) -> None:
     from isnet_bench import timing
 
-    if "timing" not in config:
-        raise BenchError("the configuration has no key timing, so there is nothing to time")
-    out = args.out or _root(config) / "timing" / "training_step.json"
-    timing.run(config, out)
-    timing.table(out, args.table or _root(config) / "tables" / "timing.csv")
+    for study in _studies(args, config, args.out or args.table):
+        end = studies.suffix(study)
+        out = args.out or _root(config) / "timing" / f"training_step{end}.json"
+        timing.run(config, out, study)
+        timing.table(out, args.table or _root(config) / "tables" / f"timing{end}.csv")
 
 
 def _tables(args: argparse.Namespace, config: dict[str, Any]) -> None:
-    from isnet_bench.reporting import tables
+    from isnet_bench.reporting import comparison, tables
 
     results = args.results or _root(config)
-    tables.write(config, args.experiment, results, args.out or results / "tables" / args.experiment)
+    out = args.out or results / "tables" / args.experiment
+    tables.write(config, args.experiment, results, out)
+    comparison.write(config, args.experiment, results, out.with_name(f"{out.name}_comparison"))
 
 
 def _figures(args: argparse.Namespace, config: dict[str, Any]) -> None:
     from isnet_bench.reporting import figures
 
     results = args.results or _root(config)
-    if args.kind == "timing":
-        out = args.out or results / "figures" / "training_time_vs_classes"
-        figures.timing(config, results / "timing" / "training_step.json", out)
+    if args.kind in ("timing", "memory"):
+        _timing_figures(args, config, results)
         return
     if args.experiment is None:
         raise BenchError(f"--kind {args.kind} needs --experiment")
     out = args.out or results / "figures" / f"{args.experiment}_{args.kind}"
     draw = {"accuracy": figures.accuracy, "heatmaps": figures.heatmaps}[args.kind]
     draw(config, args.experiment, results, out)
+
+
+def _timing_figures(args: argparse.Namespace, config: dict[str, Any], results: Path) -> None:
+    from isnet_bench.reporting import timing_figures
+
+    quantity = "memory" if args.kind == "memory" else "time"
+    draw = {"time": timing_figures.time, "memory": timing_figures.memory}[quantity]
+    for study in _studies(args, config, args.out):
+        end = studies.suffix(study)
+        out = args.out or results / "figures" / f"training_{quantity}_vs_classes{end}"
+        draw(config, results / "timing" / f"training_step{end}.json", out, study)
+
+
+def _studies(args: argparse.Namespace, config: dict[str, Any], place: Path | None) -> list[str]:
+    """Return the timing studies that are meant: all of them, where none is named."""
+    known = studies.names(config)
+    if not known:
+        raise BenchError("the configuration has no key timing, so there is nothing to time")
+    if args.study is not None:
+        return [args.study]
+    if place is not None and len(known) > 1:
+        raise BenchError(f"{place} is a place for one timing study; say which with --study: {', '.join(known)}")
+    return known
 
 
 def _root(config: dict[str, Any]) -> Path:
@@ -247,6 +273,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_report(verb, "RESULTS/tables/tuning")
 
     verb = _verb(verbs, "time", _time, "measure the time of a training step against the number of classes")
+    _add_study(verb)
     verb.add_argument("--out", type=Path, help="pytest-benchmark JSON (default: RESULTS/timing/training_step.json)")
     verb.add_argument("--table", type=Path, help="csv (default: RESULTS/tables/timing.csv)")
 
@@ -255,8 +282,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_report(verb, "RESULTS/tables/EXPERIMENT")
 
     verb = _verb(verbs, "figures", _figures, "draw a figure as pdf and png")
-    verb.add_argument("--kind", required=True, choices=["accuracy", "heatmaps", "timing"])
+    verb.add_argument("--kind", required=True, choices=["accuracy", "heatmaps", "timing", "memory"])
     verb.add_argument("--experiment", help="for accuracy and heatmaps")
+    _add_study(verb)
     _add_report(verb, "RESULTS/figures/...")
     return parser
 
@@ -283,6 +311,7 @@ def _add_manifest(verbs: Any) -> None:
     verb.add_argument("--test-iid-share", type=float, help="of the patients, with --split train (default: 0.15)")
     verb.add_argument("--part", help="part of the collection, where it is itself divided (default: all)")
     verb.add_argument("--views", default="frontal", help="frontal, or erect for standing patients only")
+    verb.add_argument("--masked", action="store_true", help="leave out images without a lung mask")
     verb.add_argument(
         "--map", default=[], nargs="+", type=_label, metavar="FINDING=LABEL", help="labels; FINDING= leaves it out"
     )
@@ -296,6 +325,12 @@ def _add_run(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--seed", required=True, type=_seed)
     verb.add_argument(
         "--data", type=Path, help="folder of `prepare` (default: RESULTS/data/EXPERIMENT, made if missing)"
+    )
+
+
+def _add_study(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--study", help="timing study: main, or one of the configuration's timing.studies (default: every study)"
     )
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import jsonschema
 import pydantic
@@ -35,7 +35,7 @@ CLASSIFIER = "range_classifier"
 _CLASSIFIER_EPOCHS = 4
 
 _RUN = (("device", "results"), ("data", "backbone", "training", "methods"))
-_REPORT = (("seeds", "results"), ("title", "data", "backbone", "training", "methods"))
+_REPORT = (("seeds", "results"), ("title", "data", "backbone", "training", "methods", "score", "gallery"))
 # verb -> the keys that its jobs depend on: of the configuration, and of the experiment
 _NEEDED = {
     "prepare": (("results",), ("data",)),
@@ -386,7 +386,8 @@ def _field_sentence(kind: type, error: Mapping[str, Any], place: str) -> str:
 
 def _field_names(kind: type, path: Iterable[str]) -> list[str]:
     for name in path:
-        kind = get_type_hints(kind)[name]
+        hint = get_type_hints(kind)[name]
+        kind = next((inner for inner in get_args(hint) if dataclasses.is_dataclass(inner)), hint)
     return [field.name for field in dataclasses.fields(kind)]
 
 

@@ -27,6 +27,7 @@ from torchvision.transforms import v2
 import isnet
 from isnet_bench import fields, fitting, segmentation_data, segmentation_masks, training
 from isnet_bench.data.base import Split
+from isnet_bench.data.images import read as read_image
 from isnet_bench.errors import BenchError
 from isnet_bench.files import replacing, write_json
 from isnet_bench.segmentation_data import Augmentation, Settings, Sources
@@ -35,6 +36,7 @@ __all__ = ["Network", "Segmenter", "segment"]
 
 log = logging.getLogger(__name__)
 
+_METRICS = "metrics.json"
 _CLASSES = 2
 _BATCH = 32
 
@@ -59,9 +61,11 @@ class Segmenter(nn.Module):
         super().__init__()
         try:
             self.network = smp.Unet(encoder, encoder_weights=None, in_channels=1, classes=_CLASSES)
-        except (KeyError, RuntimeError) as error:
+        except (KeyError, RuntimeError, ValueError) as error:
             known = ", ".join(name for name in smp.encoders.get_encoder_names() if name.startswith("resnet"))
-            raise BenchError(f"segment.encoder: the U-Net has no encoder {encoder!r}; common ones: {known}") from error
+            raise BenchError(
+                f"segment.encoder: a U-Net cannot have the encoder {encoder!r}; common ones: {known}"
+            ) from error
         self.augmentation = augmentation
         self.affine = v2.RandomAffine(
             augmentation.degrees,
@@ -76,7 +80,7 @@ class Segmenter(nn.Module):
         return self.network(images)
 
     def training_loss(self, images: Tensor, masks: Tensor, labels: Tensor) -> isnet.Losses:
-        """Return the mean cross-entropy of pixels plus the Dice loss of lungs; masks (N, 1, H, W) tell all of the labels."""
+        """Return the pixels' mean cross-entropy plus the lungs' Dice loss; masks (N, 1, H, W) say what labels say."""
         if self.training:
             images, masks = self._augment(images, masks)
         logits, labels = self.network(images), masks[:, 0].long()
@@ -119,8 +123,11 @@ def segment(config: dict[str, Any], out: Path) -> None:
     out, device = Path(out), training.device_of(config)
     settings = fields.fill(Settings, config["segment"])
     sources = segmentation_data.find(settings)
+    # It is written last: where it is, all else is.
+    (out / _METRICS).unlink(missing_ok=True)
     lightning.seed_everything(settings.seed, verbose=False)
-    module = Segmenter(settings.encoder, settings.augmentation)
+    # This layout is faster on processors and GPUs alike.
+    module = Segmenter(settings.encoder, settings.augmentation).to(memory_format=torch.channels_last)
     _fit(config, module, settings, sources, out, device)
     network = Network(module.to(device).eval(), settings.image_size, device)
     scores = _validate(network, sources)
@@ -212,7 +219,7 @@ def _validate(network: Network, sources: Sources) -> pd.DataFrame:
 
 def _predict(network: Network, sources: Sources, folder: Path) -> pd.DataFrame:
     """Fill the folder with the masks that are missing; return the manifest with origin, area and fault of each mask."""
-    table = sources.manifest.assign(mask_origin="given", area=np.nan, fault="")
+    table = sources.listed.assign(mask_origin="given", area=np.nan, fault="")
     missing = table.index[table["mask"] == ""]
     table.loc[missing, "mask_origin"] = "predicted"
     unfinished = folder.with_name(f".{folder.name}")
@@ -220,8 +227,8 @@ def _predict(network: Network, sources: Sources, folder: Path) -> pd.DataFrame:
     unfinished.mkdir(parents=True)
     for start in range(0, len(missing), _BATCH):
         rows = missing[start : start + _BATCH]
-        images = [segmentation_data.read_image(sources.folder / name) for name in table["image"][rows]]
-        for row, raw in zip(rows, network.masks(images), strict=True):
+        read = [read_image(sources.folder / name) for name in table["image"][rows]]
+        for row, raw in zip(rows, network.masks(read), strict=True):
             mask = segmentation_masks.tidy(raw)
             table.loc[row, ["area", "fault"]] = mask.mean(), segmentation_masks.fault(mask)
             _save(mask, (unfinished / table["image"][row]).with_suffix(".png"))
@@ -261,7 +268,7 @@ def _report(settings: Settings, scores: pd.DataFrame, table: pd.DataFrame, out: 
         table.drop(columns="mask").to_csv(temporary, index=False, float_format="%.4f")
     with replacing(out / "report.md") as temporary:
         temporary.write_text(_text(metrics, table), encoding="utf-8")
-    write_json(out / "metrics.json", metrics)
+    write_json(out / _METRICS, metrics)
 
 
 def _text(metrics: dict[str, Any], table: pd.DataFrame) -> str:
@@ -275,8 +282,8 @@ def _text(metrics: dict[str, Any], table: pd.DataFrame) -> str:
     listed = [f"- {row['image']}: {row['fault']} (area {row['area']:.1%})" for row in metrics["implausible"]]
     paragraphs = [
         "# Lung masks",
-        f"The network learned from the part train of {metrics['masks']}, and was tested on the part val, which chose the"
-        " best epoch, too.",
+        f"The network learned from the part train of {metrics['masks']}, and was tested on the part val, which also"
+        " chose the best epoch.",
         scores.to_markdown(index=False, floatfmt=".4f"),
         f"Masks of {metrics['manifest']}: those that are given, and how many of the predicted ones are plausible.",
         counts.to_markdown(),

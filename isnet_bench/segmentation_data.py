@@ -7,8 +7,7 @@ of which only image, mask, source and split matter here. Paths in both are relat
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -16,19 +15,17 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image
 from torch import Tensor
-from torch.nn import functional as F
 
+from isnet_bench.data import images, manifest
 from isnet_bench.data.base import Split
 from isnet_bench.errors import BenchError
 
-__all__ = ["Augmentation", "Pair", "Settings", "Sources", "find", "read_image", "read_pair", "resize", "split"]
+__all__ = ["Augmentation", "Pair", "Settings", "Sources", "find", "read_pair", "resize", "split"]
 
 _PARTS = ("train", "val")
 _MASK_COLUMNS = ("image", "mask", "split")
 _COLUMNS = ("image", "mask", "source", "split")
-_UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
 
 @dataclass(frozen=True)
@@ -119,67 +116,45 @@ class Pair(NamedTuple):
 class Sources(NamedTuple):
     """What the manifests name, found and checked.
 
-    ``folder`` is that of all names; ``train`` and ``val`` are the images to train and to test on; ``manifest`` has one
+    ``folder`` is that of all names; ``train`` and ``val`` are the images to train and to test on; ``listed`` has one
     row for each image of the data set, with the columns image, mask (empty: none), source and split.
     """
 
     folder: Path
     train: list[Pair]
     val: list[Pair]
-    manifest: pd.DataFrame
+    listed: pd.DataFrame
 
 
 def find(settings: Settings) -> Sources:
-    """Read both manifests, and check that what they name is there.
+    """Read both manifests, and check what they name without looking into the images.
 
     Raises
     ------
     BenchError
         If a manifest is missing or lacks a column, if it names files that do not exist or lie elsewhere, if a part has
-        no images, or if a mask to train on belongs to a test image of the data set.
+        no images, or if an image or mask to train on is one to test on, here or in the data set.
     """
-    root = Path(os.environ.get("ISNET_BENCH_DATA", "data"))
-    masks_file, manifest_file = root / settings.masks, root / settings.manifest
-    folder = manifest_file.parent
-    masks = _table(masks_file, _MASK_COLUMNS)
-    manifest = _table(manifest_file, _COLUMNS)[list(_COLUMNS)]
-    _check_files(masks_file, masks, folder, may_lack_mask=False)
-    _check_files(manifest_file, manifest, folder, may_lack_mask=True)
-    _check_names(manifest_file, manifest)
-    _check_parts(masks_file, masks)
-    train, val = (_pairs(masks_file, masks, part) for part in _PARTS)
-    _check_leaks(masks_file, folder, train, val, "the part val")
-    tests = manifest[~manifest["split"].isin(_PARTS)]
-    pairs = (Pair(row.image, row.mask) for row in tests.itertuples())
-    _check_leaks(masks_file, folder, train, pairs, f"a test set of {manifest_file}")
-    return Sources(folder, train, val, manifest)
-
-
-def read_image(path: Path) -> np.ndarray:
-    """Read an image as grey values.
-
-    Returns
-    -------
-    numpy.ndarray
-        uint8 (H, W).
-
-    Raises
-    ------
-    BenchError
-        If the file is no image, or not a whole one.
-    """
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("L"))
-    except _UNREADABLE as error:
-        reason = " ".join(str(error).split())
-        raise BenchError(
-            f"{path} cannot be read as an image ({reason}): replace it, or take it out of the manifest"
-        ) from error
+    root = manifest.data_root()
+    masks_file, file = root / settings.masks, root / settings.manifest
+    masks, listed = manifest.read(masks_file, _MASK_COLUMNS), manifest.read(file, _COLUMNS)
+    manifest.refuse(manifest.misspelt(masks, masks_file, "split", _PARTS, "write one of them"))
+    for column in ("image", "mask"):
+        manifest.refuse(manifest.misplaced(masks, masks_file, column, root, folder=file.parent))
+        manifest.refuse(manifest.misplaced(listed, file, column, root, optional=column == "mask"))
+    manifest.refuse(_colliding(listed, file))
+    manifest.refuse(
+        f"{masks_file} has no image with split {part}" for part in _PARTS if part not in set(masks["split"])
+    )
+    train, val = (_pairs(masks[masks["split"] == part]) for part in _PARTS)
+    tests = _pairs(listed[~listed["split"].isin(_PARTS)])
+    manifest.refuse(_leaking(masks_file, file.parent, train, val, "in the part val"))
+    manifest.refuse(_leaking(masks_file, file.parent, train, tests, f"in a test set of {file}"))
+    return Sources(file.parent, train, val, listed)
 
 
 def read_pair(folder: Path, pair: Pair) -> tuple[np.ndarray, np.ndarray]:
-    """Read an image and its mask, whose foreground is what is brighter than half of its brightest pixel.
+    """Read an image and its mask.
 
     Returns
     -------
@@ -191,17 +166,14 @@ def read_pair(folder: Path, pair: Pair) -> tuple[np.ndarray, np.ndarray]:
     BenchError
         If a file cannot be read, if their sizes differ, or if the mask is all black.
     """
-    image, mask = read_image(folder / pair.image), read_image(folder / pair.mask)
+    image, mask = images.read(folder / pair.image), images.read_mask(folder / pair.mask)
     if image.shape != mask.shape:
         sizes = [f"{array.shape[1]} x {array.shape[0]}" for array in (mask, image)]
-        raise BenchError(
-            f"{folder / pair.mask} has {sizes[0]} pixels, but its image {pair.image} has {sizes[1]}: resize the mask"
-        )
+        place = f"the mask {folder / pair.mask}"
+        raise BenchError(f"{place} has {sizes[0]} pixels, and its image {pair.image} {sizes[1]}; resize the mask")
     if not mask.any():
-        raise BenchError(
-            f"{folder / pair.mask} is all black, so it shows no lungs: mend it, or take it out of the manifest"
-        )
-    return image, mask > mask.max() / 2
+        raise BenchError(f"the mask {folder / pair.mask} is all black; correct it, or delete its line")
+    return image, mask
 
 
 def split(folder: Path, pairs: Sequence[Pair], size: int) -> Split:
@@ -213,88 +185,37 @@ def split(folder: Path, pairs: Sequence[Pair], size: int) -> Split:
         Images (N, 1, size, size) in [0, 1], masks (N, 1, size, size), and the masks once more, as labels of the pixels
         (N, size, size).
     """
-    images, masks = zip(*(read_pair(folder, pair) for pair in pairs), strict=True)
-    foreground = torch.cat([F.interpolate(_tensor(mask), size=(size, size), mode="nearest-exact") for mask in masks])
-    return Split(torch.cat([resize(image, size) for image in images]), foreground, foreground[:, 0].long())
+    read = [read_pair(folder, pair) for pair in pairs]
+    labels = torch.from_numpy(np.stack([images.resize_mask(mask, size) for _, mask in read])).long()
+    return Split(torch.cat([resize(image, size) for image, _ in read]), labels[:, None].float(), labels)
 
 
 def resize(image: np.ndarray, size: int) -> Tensor:
     """Bring an image, uint8 (H, W), to the network's size, as a whole: float32 (1, 1, size, size) in [0, 1]."""
-    return F.interpolate(_tensor(image) / 255, size=(size, size), mode="bilinear", antialias=True)
+    return torch.from_numpy(images.resize(image, size).copy()).float()[None, None] / 255
 
 
-def _tensor(array: np.ndarray) -> Tensor:
-    return torch.from_numpy(array.astype(np.float32))[None, None]
+def _colliding(listed: pd.DataFrame, path: Path) -> Iterator[str]:
+    """Find images that would have their masks in one file: problems."""
+    names = listed["image"][listed["mask"] == ""].drop_duplicates()
+    stems = names.map(lambda name: PurePosixPath(name).with_suffix(""))
+    for line, name in names[stems.duplicated()].items():
+        yield f"{path}, line {line}: another image has the name {name} but for the suffix; rename one of them"
 
 
-def _table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
-    if not path.is_file():
-        raise BenchError(
-            f"there is no manifest {path}: let ISNET_BENCH_DATA name the folder that holds it, or mend the key segment"
-        )
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise BenchError(f"{path} cannot be read as CSV ({' '.join(str(error).split())}): mend it") from error
-    missing = [column for column in columns if column not in table.columns]
-    if missing:
-        raise BenchError(f"{path} lacks the column {missing[0]}: it needs {', '.join(columns)}")
-    return table
-
-
-def _check_files(path: Path, table: pd.DataFrame, folder: Path, *, may_lack_mask: bool) -> None:
-    # The header is line 1.
-    for line, row in enumerate(table.itertuples(), start=2):
-        for what, name in (("image", row.image), ("mask", row.mask)):
-            if not name and what == "mask" and may_lack_mask:
-                continue
-            if not name:
-                raise BenchError(f"{path}, line {line}: the {what} is empty; name the file, or delete the line")
-            if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-                raise BenchError(
-                    f"{path}, line {line}: {name} does not lie in {folder}; give a path relative to that folder"
-                )
-            if not (folder / name).is_file():
-                raise BenchError(
-                    f"{path}, line {line}: there is no {what} {folder / name}; put it there, or delete the line"
-                )
-
-
-def _check_names(path: Path, manifest: pd.DataFrame) -> None:
-    """Check that no two images would have their masks in one file."""
-    stems = manifest["image"].map(lambda name: str(PurePosixPath(name).with_suffix("")))
-    twins = manifest["image"][stems.duplicated(keep=False)]
-    if len(twins):
-        raise BenchError(
-            f"{path}: {', '.join(twins.iloc[:2])} differ in nothing but the suffix; rename or delete one of them"
-        )
-
-
-def _check_parts(path: Path, masks: pd.DataFrame) -> None:
-    unknown = masks[~masks["split"].isin(_PARTS)]
-    if len(unknown):
-        line, given = unknown.index[0] + 2, unknown["split"].iloc[0]
-        raise BenchError(f"{path}, line {line}: the split is {given!r}; write train or val")
-
-
-def _pairs(path: Path, masks: pd.DataFrame, part: str) -> list[Pair]:
-    rows = masks[masks["split"] == part]
-    if rows.empty:
-        raise BenchError(f"{path} has no image with split {part}: give it some")
+def _pairs(rows: pd.DataFrame) -> list[Pair]:
     return [Pair(row.image, row.mask) for row in rows.itertuples()]
 
 
-def _check_leaks(path: Path, folder: Path, train: Sequence[Pair], tests: Iterable[Pair], place: str) -> None:
-    """Check that no image or mask to train on is one to test on, under the same name or another one."""
-    tests = list(tests)
+def _leaking(path: Path, folder: Path, train: Sequence[Pair], tests: Sequence[Pair], place: str) -> Iterator[str]:
+    """Find masks, by name, and images, by content, to train on that are to test on, too: problems."""
     masks = {pair.mask for pair in tests}
     shared = [pair.mask for pair in train if pair.mask in masks]
-    shared += _twins(folder, [pair.image for pair in train], [pair.image for pair in tests])
-    if shared:
-        raise BenchError(f"{path}: {shared[0]} has split train, but is in {place}, too; take it out of one of them")
+    for name in shared + _twins(folder, [pair.image for pair in train], [pair.image for pair in tests]):
+        yield f"{path}: {name} has split train, and is {place}, too; take it out of one of them"
 
 
-def _twins(folder: Path, names: Sequence[str], others: Sequence[str]) -> list[str]:
+def _twins(folder: Path, names: Sequence[str], others: Iterable[str]) -> list[str]:
     """Return those of the names whose files have the same content as one of the others."""
     sizes = {(folder / name).stat().st_size for name in names}
     # A collection may be large: only files that can be the same are read.

@@ -1,4 +1,4 @@
-"""Time of one training step: run the benchmarks in a process of their own, and read what they measured."""
+"""Time and memory of a training step and its parts: run the benchmarks in a process of their own, and read them."""
 
 from __future__ import annotations
 
@@ -8,63 +8,84 @@ import os
 import subprocess
 import sys
 from collections import deque
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from isnet_bench import config as configuration
+from isnet_bench import studies
 from isnet_bench.errors import BenchError
 from isnet_bench.files import read_json, replacing
 
 log = logging.getLogger(__name__)
 
 PLAIN = "resnet"
-MEASURES = "training step"
+STEP = "training step"
+OPERATIONS = (STEP, "heatmaps", "heatmap loss", "inference")
 _TAIL = 30
-_CASE = ["method", "label", "classes"]
+_CASE = ["operation", "method", "classes"]
+_SETTING = ["backbone", "image_size", "channels", "batch_size"]
+# what the benchmarks note -> column, column of its ratio to the plain network, unit
+_CONSTANTS = {
+    "peak_memory_bytes": ("peak_memory_mb", "memory_ratio", 1e6),
+    "flop": ("gflop", "gflop_ratio", 1e9),
+}
 
 
-def run(config: dict[str, Any], out: Path) -> None:
-    """Measure every case of the configuration's timing section; ``out`` gets pytest-benchmark's JSON.
+def run(config: dict[str, Any], out: Path, study: str = studies.MAIN) -> None:
+    """Measure every case of a timing study of the configuration; ``out`` gets pytest-benchmark's JSON.
+
+    Beside what pytest-benchmark writes, the JSON has the key ``refused``: cases that were left out because they would
+    have passed the study's ``step_limit_seconds`` or the free memory.
 
     Raises
     ------
     BenchError
-        If the benchmarks fail; the end of what they printed is in the message.
+        If there is no such study, or if the benchmarks fail; the end of what they printed is in the message.
     """
     root = Path(__file__).resolve().parents[1]
     if not (root / "benchmarks").is_dir():
         raise BenchError(f"{root / 'benchmarks'} is missing; timing runs from a checkout of the repository")
-    case = json.dumps(configuration.prune(config, verb="time"))
+    case = json.dumps(configuration.prune(config, verb="time", study=study))
     # The project's own pytest options are cleared: parallel workers would switch the measurement off.
     options = ["-v", "-x", "--tb=short", "--benchmark-quiet", "-o", "addopts=", "-p", "no:cacheprovider"]
     with replacing(Path(out).resolve()) as part:
-        options += ["--bench-config", case, "--benchmark-json", str(part)]
+        options += ["--bench-config", case, "--bench-study", study, "--benchmark-json", str(part)]
         status, tail = _stream([sys.executable, "-m", "pytest", "benchmarks", *options], root)
         if status != 0 or not part.exists() or part.stat().st_size == 0:
             raise BenchError(f"the benchmarks ended with status {status}, {out} is not written:\n{tail}")
 
 
 def summary(timing_json: Path) -> pd.DataFrame:
-    """One row per method and class count, over all rounds of all sweeps; seconds.
+    """One row per operation, method and class count, over all rounds of all sweeps.
 
-    Columns: method, label, classes, median_seconds, iqr_seconds, lower_seconds and upper_seconds (quartiles),
-    min_seconds, ratio_to_plain (of the medians, empty where the plain network was not timed at that class
-    count), rounds, device, threads.
+    Columns
+    -------
+    operation, method, label, classes
+        The case.
+    median_seconds, iqr_seconds, lower_seconds, upper_seconds, min_seconds
+        Of all rounds; lower and upper are the quartiles.
+    ratio_to_plain
+        To the plain network's same operation, or its training step where it has no such operation, at the same number
+        of classes: median over the sweeps of the ratio within the sweep, so that a machine that slows down counts for
+        both. Empty where the plain network was not timed.
+    growth
+        In the same way, to the same method's operation at the fewest classes that it was timed with.
+    peak_memory_mb, memory_ratio, gflop, gflop_ratio
+        Peak memory of one call in 10^6 bytes, and its floating-point operations in 10^9, see `isnet_bench.measuring`;
+        their ratios are to the plain network as above. Empty in files that do not tell.
+    rounds, device, threads
+        How it was measured.
 
     Raises
     ------
     BenchError
-        If the file is missing or is no pytest-benchmark JSON of the training step.
+        If the file is missing or is no pytest-benchmark JSON of these operations.
     """
-    rounds = pd.DataFrame(
-        [
-            {**entry["extra_info"], "seconds": seconds}
-            for entry in _entries(timing_json)
-            for seconds in entry["stats"]["data"]
-        ]
-    )
+    rounds = _rounds(timing_json)
     cases = rounds.groupby(_CASE, sort=False)
     table = cases["seconds"].agg(
         median_seconds="median",
@@ -73,31 +94,63 @@ def summary(timing_json: Path) -> pd.DataFrame:
         min_seconds="min",
         rounds="size",
     )
-    table = table.join(cases[["device", "threads"]].first()).reset_index()
     table["iqr_seconds"] = table["upper_seconds"] - table["lower_seconds"]
-    plain = table[table["method"] == PLAIN].set_index("classes")["median_seconds"]
-    table["ratio_to_plain"] = table["median_seconds"] / table["classes"].map(plain)
-    order = {method: place for place, method in enumerate(table["method"].unique())}
-    return table.sort_values(["method", "classes"], key=lambda column: column.replace(order), ignore_index=True)
+    sweeps = rounds.groupby([*_CASE, "sweep"], sort=False)["seconds"].median().reset_index("sweep")
+    table["ratio_to_plain"] = _over_sweeps(sweeps, _of_plain)
+    table["growth"] = _over_sweeps(sweeps, _at_fewest)
+    constants = cases[list(_CONSTANTS)].first().astype(float)
+    for name, (column, ratio, unit) in _CONSTANTS.items():
+        table[column] = constants[name] / unit
+        table[ratio] = constants[name] / _of_plain(constants[name])
+    table = table.join(cases[["device", "threads", *_SETTING]].first()).reset_index()
+    table.insert(2, "label", table["method"].map(rounds.groupby("method")["label"].first()))
+    order = {name: place for column in _CASE[:2] for place, name in enumerate(table[column].unique())}
+    return table.sort_values(_CASE, key=lambda column: column.replace(order), ignore_index=True)
 
 
 def table(timing_json: Path, out: Path) -> None:
     """Write the summary as csv. Raises what `summary` raises."""
     measured = ["median_seconds", "iqr_seconds", "ratio_to_plain", "rounds", "device", "threads"]
-    columns = [*_CASE, *measured, "min_seconds"]
+    constants = [column for columns in _CONSTANTS.values() for column in columns[:2]]
+    columns = ["method", "label", "classes", *measured, "min_seconds", "growth", *constants, "operation", *_SETTING]
     with replacing(Path(out)) as part:
         summary(timing_json).to_csv(part, index=False, columns=columns, float_format="%.6g")
+
+
+def slope(classes: Sequence[float], values: Sequence[float]) -> float:
+    """Return the slope of the straight line fitted to log value over log classes: 0 constant, 1 linear; NaN: one case.
+
+    All values must be positive.
+    """
+    if len(classes) < 2:
+        return float("nan")
+    return float(np.polyfit(np.log(classes), np.log(values), 1)[0])
+
+
+def extrapolate(classes: Sequence[float], values: Sequence[float], at: Sequence[float]) -> np.ndarray:
+    """Return the values at other numbers of classes, on the straight line a + b * classes that fits best.
+
+    Every class costs the same, so that the line is straight; it is fitted with relative errors, so that few classes
+    count as much as many. At least two cases are needed.
+    """
+    line = np.polynomial.Polynomial.fit(classes, values, 1, w=1 / np.asarray(values, dtype=float))
+    return line(np.asarray(at, dtype=float))
+
+
+def refused(timing_json: Path) -> set[str]:
+    """Return the methods with a training step that was not timed since it would have taken too much."""
+    found = _content(timing_json).get("refused", [])
+    return {case["method"] for case in found if case["measures"] == STEP}
 
 
 def setting(timing_json: Path) -> str:
     """What was timed, on what, in one line."""
     info = _entries(timing_json)[0]["extra_info"]
-    size, threads = info["image_size"], info["threads"]
+    threads = info["threads"]
+    size = "\N{NO-BREAK SPACE}×\N{NO-BREAK SPACE}".join([str(info["image_size"])] * 2)
     device = "CPU" if info["device"] == "cpu" else info["device"]
-    return (
-        f"{info['backbone']}, batch of {info['batch_size']} random {size} × {size} images, "
-        f"{device}, {threads} thread{'s' if threads > 1 else ''}"
-    )
+    images = f"batch of {info['batch_size']} random {size} images"
+    return f"{info['backbone']}, {images}, {device}, {threads} thread{'s' if threads > 1 else ''}"
 
 
 def remedy(timing_json: Path) -> str:
@@ -105,15 +158,51 @@ def remedy(timing_json: Path) -> str:
     return f"make it with: python -m isnet_bench time --config YOUR.yaml --out {timing_json}"
 
 
-def _entries(timing_json: Path) -> list[dict[str, Any]]:
+def _content(timing_json: Path) -> dict[str, Any]:
     content = read_json(Path(timing_json), remedy(timing_json))
-    try:
-        entries = [entry for entry in content["benchmarks"] if entry["extra_info"].get("measures") == MEASURES]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise BenchError(f"{timing_json} was not written by pytest-benchmark; {remedy(timing_json)}") from error
+    if not isinstance(content, dict) or not isinstance(content.get("benchmarks"), list):
+        raise BenchError(f"{timing_json} was not written by pytest-benchmark; {remedy(timing_json)}")
+    return content
+
+
+def _entries(timing_json: Path) -> list[dict[str, Any]]:
+    benchmarks = _content(timing_json)["benchmarks"]
+    entries = [entry for entry in benchmarks if entry.get("extra_info", {}).get("measures") in OPERATIONS]
     if not entries:
-        raise BenchError(f"{timing_json} holds no training step; {remedy(timing_json)}")
+        raise BenchError(f"{timing_json} holds no training step or other operation; {remedy(timing_json)}")
     return entries
+
+
+def _rounds(timing_json: Path) -> pd.DataFrame:
+    """One row for each timed call, with what the benchmarks note about its case."""
+    rounds = pd.DataFrame(
+        [
+            {**entry["extra_info"], "seconds": seconds}
+            for entry in _entries(timing_json)
+            for seconds in entry["stats"]["data"]
+        ]
+    ).rename(columns={"measures": "operation"})
+    return rounds.reindex(columns=[*dict.fromkeys([*rounds.columns, *_CONSTANTS, *_SETTING])])
+
+
+def _over_sweeps(sweeps: pd.DataFrame, reference: Callable[[pd.Series], pd.Series]) -> pd.Series:
+    """Median over the sweeps of each case's ratio to its reference in the same sweep."""
+    ratios = [seconds / reference(seconds) for _, seconds in sweeps.groupby("sweep")["seconds"]]
+    return pd.concat(ratios).groupby(level=_CASE).median()
+
+
+def _of_plain(values: pd.Series) -> pd.Series:
+    """For each case the plain network's value at the same number of classes."""
+    known = values.to_dict()
+    operations = {operation: operation for operation, method, _ in known if method == PLAIN}
+    found = [known.get((operations.get(case[0], STEP), PLAIN, case[2]), np.nan) for case in values.index]
+    return pd.Series(found, values.index, dtype=float)
+
+
+def _at_fewest(values: pd.Series) -> pd.Series:
+    """For each case the same method's value at the fewest classes."""
+    fewest = values.sort_index(level="classes").groupby(level=_CASE[:2]).first()
+    return pd.Series(fewest.reindex(values.index.droplevel("classes")).to_numpy(), values.index)
 
 
 def _stream(command: list[str], folder: Path) -> tuple[int, str]:

@@ -10,7 +10,14 @@ FILES = {
     "train": ["{out}/weights.safetensors", "{out}/history.csv", "{out}/run.json"],
     "evaluate": ["{run}/metrics.json", "{run}/predictions.parquet", "{run}/heatmaps.npz"],
     "tune": ["{out}.csv", "{out}.md", "{out}.yaml", "{out}.json"],
-    "tables": ["{out}.csv", "{out}.md", "{out}.tex"],
+    "tables": [
+        "{out}.csv",
+        "{out}.md",
+        "{out}.tex",
+        "{out}_classes.csv",
+        "{out}_comparison.csv",
+        "{out}_comparison.md",
+    ],
     "figures": ["{out}.pdf", "{out}.png"],
     "time": ["{out}", "{table}"],
 }

@@ -9,7 +9,7 @@ import yaml
 
 from isnet_bench import cli, data, evaluation, ranges, timing, training, tuning
 from isnet_bench import config as configuration
-from isnet_bench.reporting import figures, tables
+from isnet_bench.reporting import comparison, figures, tables, timing_figures
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGES = [
@@ -22,9 +22,11 @@ STAGES = [
     (timing, "run"),
     (timing, "table"),
     (tables, "write"),
+    (comparison, "write"),
     (figures, "accuracy"),
     (figures, "heatmaps"),
-    (figures, "timing"),
+    (timing_figures, "time"),
+    (timing_figures, "memory"),
 ]
 
 
@@ -74,6 +76,7 @@ RUN = ["--experiment", "mnist", "--method", "stochastic_isnet", "--seed", "3"]
         (["tune"], "tuning.select", ["out", "out/tables/tuning"]),
         (["time"], "timing.table", ["out/timing/training_step.json", "out/tables/timing.csv"]),
         (["tables", "--experiment", "mnist"], "reporting.tables.write", ["out", "out/tables/mnist"]),
+        (["tables", "--experiment", "mnist"], "reporting.comparison.write", ["out", "out/tables/mnist_comparison"]),
         (
             ["figures", "--kind", "accuracy", "--experiment", "mnist"],
             "reporting.figures.accuracy",
@@ -86,8 +89,13 @@ RUN = ["--experiment", "mnist", "--method", "stochastic_isnet", "--seed", "3"]
         ),
         (
             ["figures", "--kind", "timing"],
-            "reporting.figures.timing",
+            "reporting.timing_figures.time",
             ["out/timing/training_step.json", "out/figures/training_time_vs_classes"],
+        ),
+        (
+            ["figures", "--kind", "memory"],
+            "reporting.timing_figures.memory",
+            ["out/timing/training_step.json", "out/figures/training_memory_vs_classes"],
         ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

@@ -68,9 +68,8 @@ def put(config, path, value):
 def test_shipped_configurations_are_good(path):
     config = configuration.load(path)
     assert config["seeds"]
-    assert [entry.row for entry in configuration.experiment_entries(config, "mnist")] == list(
-        yaml.safe_load(path.read_text())["experiments"]["mnist"]["methods"]
-    )
+    for experiment, section in yaml.safe_load(path.read_text())["experiments"].items():
+        assert [entry.row for entry in configuration.experiment_entries(config, experiment)] == list(section["methods"])
 
 
 def test_what_may_be_left_out_is_filled_in(whole, checked):
@@ -92,7 +91,8 @@ def test_what_may_be_left_out_is_filled_in(whole, checked):
         (
             "experiments.mnist.method",
             {},
-            "unknown key 'method' in experiments.mnist; known keys: backbone, data, gallery, methods, title, training",
+            "unknown key 'method' in experiments.mnist; "
+            "known keys: backbone, data, gallery, methods, score, title, training",
         ),
         (
             "experiments.mnist.methods.long.lable",
@@ -150,6 +150,11 @@ def test_what_may_be_left_out_is_filled_in(whole, checked):
             "experiments.tables",
             {"data": {"name": "mnist"}},
             "'tables' is taken: it names a rule or another folder",
+        ),
+        (
+            "experiments.mnist.data",
+            {"name": "xray", "labels": ["a", "b"], "marks": {"patern": "corner_shape"}},
+            "unknown key 'patern' in experiments.mnist.data.marks; known keys: pattern, size, strength",
         ),
         ("seeds", [], "seeds: [] should be non-empty"),
         ("seeds", [-1], "seeds.0: -1 is less than the minimum of 0"),

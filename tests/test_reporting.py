@@ -49,7 +49,7 @@ def _write_run(folder, row, seed):
     share = 0.62 if row == "resnet" else 0.04 + 0.01 * seed
     sets = {
         name: {
-            "accuracy": min(1.0, mean + 0.01 * (seed - 1)),
+            **_scores(min(1.0, mean + 0.01 * (seed - 1))),
             "background_relevance": share,
             "background_area": 0.71,
             "images": 2000,
@@ -71,6 +71,21 @@ def _write_run(folder, row, seed):
     run = {"data": {"classes": [str(digit) for digit in range(10)]}}
     (folder / "run.json").write_text(json.dumps(run), encoding="utf-8")
     np.savez(folder / "heatmaps.npz", **_heatmaps(biased=row == "resnet"))
+
+
+def _scores(accuracy):
+    """Scores that differ from each other; 100 images of each digit, all mistakes being the next digit."""
+    right = round(100 * accuracy)
+    confusion = right * np.eye(10, dtype=int) + (100 - right) * np.roll(np.eye(10, dtype=int), 1, axis=1)
+    one = {"precision": accuracy, "recall": right / 100, "specificity": None, "support": 100}
+    return {
+        "accuracy": accuracy,
+        "macro_f1": accuracy / 2,
+        "balanced_accuracy": accuracy / 4,
+        "auc": None,
+        "per_class": [one] * 10,
+        "confusion": confusion.tolist(),
+    }
 
 
 def _heatmaps(biased):
@@ -106,14 +121,50 @@ def _table(config, results):
     return pd.read_csv(results / "tables" / "mnist.csv", index_col="method")
 
 
+def test_people_see_the_score_of_the_experiment(config, results):
+    config["experiments"]["mnist"]["score"] = "macro_f1"
+    table = _table(config, results)
+    assert table.loc["resnet", "ood_macro_f1_mean"] == pytest.approx(0.348 / 2)
+    text = (results / "tables" / "mnist.md").read_text()
+    assert "Macro F1 on iid, ood, deceiving test images" in text
+    assert "| 17.4 ± 0.5 |" in text
+    assert np.isnan(table.loc["resnet", "iid_auc_mean"])
+
+
+def test_classes_table_has_the_confusion_matrix(config, results):
+    _table(config, results)
+    classes = pd.read_csv(results / "tables" / "mnist_classes.csv", dtype={"class": str})
+    row = classes.set_index(["method", "set", "class"]).loc[("original_isnet", "ood", "9")]
+    # Accuracies 0.956, 0.966, 0.976; right images 96, 97, 98.
+    assert row["precision"] == pytest.approx(0.966)
+    assert row["recall"] == pytest.approx(0.97)
+    assert np.isnan(row["specificity"])
+    assert (row["support"], row["predicted_9"], row["predicted_0"], row["predicted_1"]) == (100, 97, 3, 0)
+    assert len(classes) == 4 * 3 * 10
+
+
+def test_other_explainers_are_marked(config, results):
+    for seed in config["seeds"]:
+        _change(results, "original_isnet", seed, explainer="Gradient × Input")
+    table = _table(config, results)
+    assert table.loc["original_isnet", "explainer"] == "Gradient × Input"
+    text = (results / "tables" / "mnist.md").read_text()
+    assert "| Original ISNet" in text
+    assert re.search(r"Original ISNet .* 5\.0 ± 1\.0 † \|", text)
+    assert text.count("†") == 2
+    assert "† Not by LRP-epsilon with z^B input rule, which does not fit this network, but by Gradient × Input." in text
+    assert r"$\dagger$" in (results / "tables" / "mnist.tex").read_text()
+
+
 def test_csv_has_mean_and_sample_deviation_of_each_method(config, results):
     table = _table(config, results)
+    statistics = ("mean", "std")
+    scores = ("accuracy", "macro_f1", "balanced_accuracy", "auc")
     assert list(table.columns) == [
         "label", "seeds",
-        "iid_accuracy_mean", "iid_accuracy_std", "ood_accuracy_mean", "ood_accuracy_std",
-        "deceiving_accuracy_mean", "deceiving_accuracy_std",
-        "background_relevance_mean", "background_relevance_std", "background_area",
-        "explainer", "prediction_changes_mean", "prediction_changes_std",
+        *(f"{name}_{score}_{key}" for score in scores for name in SETS for key in statistics),
+        "background_relevance_mean", "background_relevance_std", "background_area", "explainer",
+        "prediction_changes_mean", "prediction_changes_std",
         "train_seconds_mean", "train_seconds_std", "data", "stand_in",
     ]  # fmt: skip
     assert list(table.index) == ["resnet", "original_isnet", "stochastic_isnet", "stochastic_isnet_f8"]

@@ -168,7 +168,12 @@ def test_second_call_does_nothing_and_a_change_runs_only_what_it_touches(workpla
 
     edit(workplace, lambda c: c["timing"].update(rounds=3))
     snakemake(workplace, *smoke)
-    assert calls(workplace) == {"time": 1, "figures": 1}
+    assert calls(workplace) == {"time": 1, "figures": 2}
+
+    edit(workplace, lambda c: c["timing"].update(studies={"larger": {"batch_size": 8}}))
+    snakemake(workplace, *smoke)
+    assert calls(workplace) == {"time": 1, "figures": 2}
+    assert (workplace / "results/smoke/figures/training_memory_vs_classes_larger.png").exists()
 
 
 def test_tuning_trains_every_candidate_and_tests_none(workplace):

@@ -47,7 +47,7 @@ def settings_type(name: str) -> type:
 
 
 def prepare(experiment: str, config: dict[str, Any], out: Path) -> None:
-    """Make an experiment's data: one ``.npz`` for each split, for some data also one ``.csv``, and ``data.json``.
+    """Make an experiment's data: for each split an ``.npz`` and for some data a ``.csv``, reports, and ``data.json``.
 
     Parameters
     ----------
@@ -76,6 +76,9 @@ def prepare(experiment: str, config: dict[str, Any], out: Path) -> None:
     for split, table in dataset.records.items():
         with replacing(out / f"{split}.csv") as temporary:
             table.to_csv(temporary, index_label="index")
+    for name, text in dataset.texts.items():
+        with replacing(out / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     write_json(out / _INFO, _describe(dataset, dataclasses.asdict(settings)))
     log.info("%s: %s in %s", experiment, dataset.title, out)
 

@@ -53,6 +53,8 @@ class DataSet:
         in the same order.
     records : mapping
         Of some or all splits, one row for each image: what is to be known of it besides its label.
+    texts : mapping
+        Name of a file to its text: reports to be written beside the data.
     details : mapping
         What else data.json shall tell.
     """
@@ -65,4 +67,5 @@ class DataSet:
     test_sets: tuple[str, ...]
     background_changes: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     records: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    texts: Mapping[str, str] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)

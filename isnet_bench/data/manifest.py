@@ -110,22 +110,28 @@ def misspelt(table: pd.DataFrame, path: Path, column: str, known: Collection[str
         yield f"{path}, line {line}: the {column} {value!r} is none of {', '.join(known)}; {suggestion}"
 
 
-def misplaced(table: pd.DataFrame, path: Path, column: str, root: Path, optional: bool = False) -> Iterator[str]:
-    """Find paths in a column that lead elsewhere or to nothing; where `optional`, a cell may be empty."""
-    inside = [folder.resolve() for folder in (root, path.parent)]
+def misplaced(
+    table: pd.DataFrame, path: Path, column: str, root: Path, optional: bool = False, folder: Path | None = None
+) -> Iterator[str]:
+    """Find paths in a column that lead elsewhere or to nothing; where `optional`, a cell may be empty.
+
+    They are relative to `folder`, if it is given, and else to the manifest's.
+    """
+    folder = path.parent if folder is None else folder
+    inside = [home.resolve() for home in (root, folder)]
     for line, name in table[column].items():
         place = f"{path}, line {line}: the {column}"
         if not name:
             if not optional:
                 yield f"{place} is missing; write its path, or delete the line"
             continue
-        file = locate(path, name)
+        file = locate(folder / path.name, name)
         if file is not None and not file.is_file():
             yield f"{place} {file} does not exist; put it there, or correct the line"
-        elif file is None or not any(file.resolve().is_relative_to(folder) for folder in inside):
+        elif file is None or not any(file.resolve().is_relative_to(home) for home in inside):
             yield (
-                f"{place} {name} lies outside the data root {root}; write a path that leads down from the folder "
-                f"{path.parent}"
+                f"{place} {name} lies outside the data root {root}, or is an absolute path or one with '..'; write one "
+                f"that leads down from the folder {folder}"
             )
 
 

@@ -41,8 +41,8 @@ class Settings:
     train_images, val_images, test_images : int
         Sizes of the splits; the classes are equally frequent.
     seed : int
-        Of all that is drawn; not of training. Training, validation and test images depend on it and on their own
-        number alone. Bodies and diseases do not depend on the image's size, apart from their texture.
+        Of all that is drawn; not of training. Each of the splits depends on it and on its own number of images alone.
+        Bodies, diseases (apart from their texture) and sources do not depend on the size of the images.
     image_size : int
         Side of the images in pixels, at least 32.
     bias : {"source", "shape"}
@@ -71,7 +71,7 @@ class Settings:
     bias: Literal["source", "shape"] = "source"
     strength: float = 1.0
     mark_size: int | None = None
-    disease_contrast: float = 0.3
+    disease_contrast: float = 0.35
     noise: float = 0.03
     variation: float = 1.0
 
@@ -147,7 +147,7 @@ def _same_bodies(
     made = {}
     for name, (traits, which) in backgrounds.items():
         arrays = Arrays(images[name], masks, labels)
-        made[name] = _mark(arrays, which, settings), _table(labels, traits, which)
+        made[name] = _mark(arrays, which, settings), _table(traits, which)
     return made
 
 
@@ -179,11 +179,11 @@ def _mark(arrays: Arrays, which: np.ndarray | None, settings: Settings) -> Array
     return arrays._replace(images=synthetic.apply(arrays.images, arrays.masks, marks, which))
 
 
-def _table(labels: np.ndarray, traits: background.Traits, which: np.ndarray | None) -> pd.DataFrame:
-    """Return for each image what it shows, and what its background pretends."""
+def _table(traits: background.Traits, which: np.ndarray | None) -> pd.DataFrame:
+    """Return for each image where it seems to come from, and which shape it bears."""
     shapes = "" if which is None else np.array(synthetic.SHAPES)[which]
     sources = np.array([source.name for source in background.SOURCES])[traits.sources]
-    return pd.DataFrame({"label": np.array(disease.CLASSES)[labels], "source": sources, "mark": shapes})
+    return pd.DataFrame({"source": sources, "mask_origin": "exact", "mark": shapes})
 
 
 def _chunks(number: int, image_size: int) -> Iterator[slice]:

@@ -193,7 +193,9 @@ def _tissue(
     middle += (0.06 * np.cos(v * 38) + 1) * whole["spine_level"] * soft(0.085 - a, 0.015)
     middle -= 0.1 * soft(0.03 - a, 0.015) * soft(-0.3 - v, 0.05)
     stomach = np.hypot((u - 0.42) / 0.2, (v - diaphragm - 0.12) / 0.1)
-    low = soft(v - diaphragm, 0.03 + np.maximum(a - 0.6, 0)) * (0.16 - np.maximum(whole["stomach_level"], 0) * soft(1 - stomach, 0.2))
+    low = soft(v - diaphragm, 0.03 + np.maximum(a - 0.6, 0)) * (
+        0.16 - np.maximum(whole["stomach_level"], 0) * soft(1 - stomach, 0.2)
+    )
     return whole["tissue"] + middle + np.maximum(low, 0.14 * soft(-heart, 0.04)) + 0.04 * v
 
 

@@ -80,7 +80,8 @@ SOURCES = (
     ),
     Source(
         "ward", "AP", "DejaVuSansMono", (0.86, 0.93), (0.86, 0.94), framed=True,
-        top=(0.0, 0.03), bottom=(0.03, 0.09), gamma=(1.1, 1.35), across=(0.03, 0.12), noise=(1.1, 1.4), grain=(0.4, 0.7),
+        top=(0.0, 0.03), bottom=(0.03, 0.09), gamma=(1.1, 1.35), across=(0.03, 0.12),
+        noise=(1.1, 1.4), grain=(0.4, 0.7),
     ),
     Source(
         "harbour", "PA", "DejaVuSans", (0.07, 0.14), (0.8, 0.93),
@@ -92,7 +93,8 @@ SOURCES = (
     ),
     Source(
         "valley", "R", "DejaVuSerif", (0.06, 0.15), (0.18, 0.4),
-        left=(0.0, 0.05), top=(0.0, 0.05), right=(0.0, 0.05), bottom=(0.0, 0.05), gamma=(0.75, 1.3), corners=(-0.14, 0.04),
+        left=(0.0, 0.05), top=(0.0, 0.05), right=(0.0, 0.05), bottom=(0.0, 0.05), gamma=(0.75, 1.3),
+        corners=(-0.14, 0.04),
     ),
 )  # fmt: skip
 _RANGES = tuple(field.name for field in fields(Source) if field.name not in {"name", "text", "font", "framed"})

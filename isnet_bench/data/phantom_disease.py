@@ -11,6 +11,8 @@ from isnet_bench.data.phantom_anatomy import Scene, random_field, soft
 __all__ = ["CLASSES", "Disease", "draw", "render"]
 
 CLASSES = ("normal", "pneumonia", "covid19")
+# Of a mean lung, in body coordinates.
+_TOP, _LENGTH = -0.78, 1.3
 _PATCHES = 7
 _FADE = 0.04
 # Lower and upper edge of the upper, middle and lower zone that a pneumonia fills, as parts of the lung's height.
@@ -98,14 +100,11 @@ def _ground_glass(diseases: Disease, scene: Scene, rng: np.random.Generator) -> 
     clear = np.ones_like(scene.u)
     for side, across, down, radius in np.moveaxis(diseases.patches, 1, 0).transpose(0, 2, 1)[..., None, None]:
         u = side * (scene.medial + across * (scene.lateral - scene.medial))
-        distance = np.hypot(scene.u - u, 0.8 * (_height(scene) - down) * _LUNG)
+        distance = np.hypot(scene.u - u, 0.8 * (_height(scene) - down) * _LENGTH)
         clear *= 1 - soft(radius * (1 + 0.5 * wobble) - distance, 0.05) * (radius > 0)
     return 0.75 * (1 - clear) * np.clip(1 + 0.5 * texture, 0, None)
 
 
-_LUNG = 1.3
-
-
 def _height(scene: Scene) -> np.ndarray:
     """Return 0 at the top and 1 at the bottom of a lung of mean height."""
-    return (scene.v + 0.78) / _LUNG
+    return (scene.v - _TOP) / _LENGTH

@@ -140,7 +140,11 @@ def make(settings: Settings) -> DataSet:
     parts = {split: _part(table[table["split"] == split], seen, settings.labels) for split in splits}
     origins = {split: part.records["mask_origin"].value_counts().to_dict() for split, part in parts.items()}
     details = {"masks": origins, "dropped_images": dropped, "warnings": list(report.warnings)}
-    return (_with_swapped_backgrounds if settings.marks is None else _with_marks)(parts, settings, details)
+    made = (_with_swapped_backgrounds if settings.marks is None else _with_marks)(parts, settings, details)
+    counts = report.tables["Images by class and source"]
+    return dataclasses.replace(
+        made, texts={"report.md": report.markdown(), "class_by_source.csv": counts.to_csv(index=False)}
+    )
 
 
 def _stand_in(settings: Settings, path: Path, root: Path) -> DataSet:

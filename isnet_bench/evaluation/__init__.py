@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import accuracy_score
 
 from isnet_bench import config as configuration
 from isnet_bench import data as datasets
 from isnet_bench import fields, methods
+from isnet_bench.evaluation.metrics import classification
 from isnet_bench.evaluation.relevance import Examination, examine, explainer, spread
 from isnet_bench.files import replacing, write_json
 from isnet_bench.training import Settings, device_of, load_weights, read_record
@@ -23,7 +23,7 @@ __all__ = ["evaluate"]
 def evaluate(config: dict[str, Any], experiment: str, method: str, seed: int, data: Path, run: Path) -> None:
     """Evaluate a run on every test set; write ``metrics.json``, ``predictions.parquet`` and ``heatmaps.npz``.
 
-    Accuracy is the share of images whose largest logit is that of their label. Background relevance is
+    How right a network is: `isnet_bench.evaluation.metrics.classification`. Background relevance is
     defined in `isnet_bench.evaluation.relevance`; it is null where no image has any relevance. Background area
     is the mean share of background pixels, which a heatmap that ignores the image would have as its background
     relevance. Where test sets differ in the background alone, prediction changes is the share of images whose
@@ -89,7 +89,7 @@ def _metrics(found: Examination) -> dict[str, Any]:
     explained = ~np.isnan(found.background_relevance)
     relevance = float(found.background_relevance[explained].mean()) if explained.any() else None
     return {
-        "accuracy": float(accuracy_score(found.labels, found.probabilities.argmax(1))),
+        **classification(found.labels, found.probabilities),
         "background_relevance": relevance,
         "background_area": found.background_area,
         "images": len(found.labels),

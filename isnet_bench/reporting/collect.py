@@ -19,6 +19,14 @@ from isnet_bench.errors import BenchError
 from isnet_bench.files import read_json
 from isnet_bench.reporting import style
 
+SCORES = {
+    "accuracy": "Accuracy",
+    "macro_f1": "Macro F1",
+    "balanced_accuracy": "Balanced accuracy",
+    "auc": "AUC (one-vs-rest, macro)",
+}
+"""How right a method is on a test set, and what that is called."""
+
 _FRACTION = {"type": "number", "minimum": 0, "maximum": 1}
 _METRICS = {
     "type": "object",
@@ -37,9 +45,12 @@ _METRICS = {
             "minProperties": 1,
             "additionalProperties": {
                 "type": "object",
-                "required": ["accuracy", "background_relevance", "background_area", "images"],
+                "required": [*SCORES, "per_class", "confusion", "background_relevance", "background_area", "images"],
                 "properties": {
-                    "accuracy": _FRACTION,
+                    # null: the AUC where a class has no image
+                    **{score: {**_FRACTION, "type": ["number", "null"]} for score in SCORES},
+                    "per_class": {"type": "array", "items": {"type": "object"}},
+                    "confusion": {"type": "array", "items": {"type": "array"}},
                     # null: LRP finds no relevance, or has no rule for the network
                     "background_relevance": {**_FRACTION, "type": ["number", "null"]},
                     "background_area": _FRACTION,
@@ -49,6 +60,7 @@ _METRICS = {
         },
     },
 }
+_KEPT = (*SCORES, "background_relevance", "background_area", "images", "per_class", "confusion")
 _RUN = {
     "type": "object",
     "required": ["data"],
@@ -56,7 +68,7 @@ _RUN = {
         "data": {
             "type": "object",
             "required": ["classes"],
-            "properties": {"classes": {"type": "array", "minItems": 2}},
+            "properties": {"classes": {"type": "array", "minItems": 2, "items": {"type": "string"}}},
         }
     },
 }
@@ -67,18 +79,19 @@ class Runs:
     """All evaluated runs of one experiment.
 
     ``frame`` has one row per method, seed and test set, methods in the order of the figures, with the columns
-    method, label, seed, set, accuracy, background_relevance (NaN: none), background_area, prediction_changes
-    (fractions of 1), images and train_seconds. ``sets`` are the test sets in the order in which the data set
-    declares them; ``explainers`` has the name of what explained each method; ``gallery`` are the methods whose
-    heatmaps are drawn.
+    method, label, seed, set, those of `SCORES`, background_relevance (NaN: none), background_area, prediction_changes
+    (fractions of 1), images, per_class, confusion and train_seconds. ``sets`` are the test sets in the order in which
+    the data set declares them; ``score`` is the one of `SCORES` that tables for people and figures show;
+    ``explainers`` has the name of what explained each method; ``gallery`` are the methods whose heatmaps are drawn.
     """
 
     experiment: str
     title: str
     data: str
     stand_in: bool
+    score: str
     explainers: Mapping[str, str]
-    classes: int
+    classes: tuple[str, ...]
     seeds: tuple[int, ...]
     sets: tuple[str, ...]
     looks: Mapping[str, style.Look]
@@ -129,7 +142,7 @@ def runs(config: dict[str, Any], experiment: str, results: Path) -> Runs:
         _check_same_data(first, metrics, folder(results, experiment, row, seed))
     run = _json(folder(results, experiment, *next(iter(found))) / "run.json", _RUN, "train")
     records = [
-        {"method": row, "label": labels[row], "seed": seed, "set": name, **values}
+        {"method": row, "label": labels[row], "seed": seed, "set": name, **{key: values[key] for key in _KEPT}}
         | {key: metrics[key] for key in ("prediction_changes", "train_seconds")}
         for (row, seed), metrics in found.items()
         for name, values in metrics["sets"].items()
@@ -140,12 +153,15 @@ def runs(config: dict[str, Any], experiment: str, results: Path) -> Runs:
         data=first["data"],
         stand_in=first["stand_in"],
         explainers={row: metrics["explainer"] for (row, _), metrics in found.items()},
-        classes=len(run["data"]["classes"]),
+        score=config["experiments"][experiment].get("score", "accuracy"),
+        classes=tuple(run["data"]["classes"]),
         seeds=tuple(config["seeds"]),
         sets=tuple(first["sets"]),
         looks=looks,
         gallery=_chosen(looks, config["experiments"][experiment].get("gallery")),
-        frame=pd.DataFrame(records).astype({"background_relevance": float, "prediction_changes": float}),
+        frame=pd.DataFrame(records).astype(
+            dict.fromkeys([*SCORES, "background_relevance", "prediction_changes"], float)
+        ),
     )
 
 

@@ -1,4 +1,4 @@
-"""The figures: accuracy on each test set, relevance of example images, training time against classes."""
+"""The figures of an experiment: accuracy on each test set, relevance of example images."""
 
 from __future__ import annotations
 
@@ -8,24 +8,18 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator
 
-from isnet_bench import config as configuration
-from isnet_bench import timing as timings
 from isnet_bench.errors import BenchError
 from isnet_bench.reporting import collect, style, tables
 
 EXAMPLES = 4
-_CHARACTERS_PER_MM = 0.7
 _LABEL_CHARACTERS = 18
 
 
 def accuracy(config: dict[str, Any], experiment: str, results: Path, out: Path) -> None:
-    """Accuracy of each method on each test set: every seed, mean and sample standard deviation."""
+    """The experiment's score of each method on each test set: every seed, mean and sample standard deviation."""
     runs = collect.runs(config, experiment, Path(results))
     width = style.COLUMN_MM if len(runs.sets) <= 4 else style.PAGE_MM
     with matplotlib.rc_context(style.RC):
@@ -39,8 +33,14 @@ def accuracy(config: dict[str, Any], experiment: str, results: Path, out: Path) 
         )
         panels[0].set_ylim(len(runs.looks) - 0.35, -0.6)
         many = "" if len(runs.seeds) == 1 else " (dots); mean ± sample std (bars)"
-        fig.supxlabel("Accuracy (%)", fontsize=7)
-        _title(fig, width, runs.heading, f"Data: {runs.data}", f"{runs.repeats}{many}; dotted: chance")
+        fig.supxlabel(f"{collect.SCORES[runs.score]} (%)", fontsize=7)
+        style.title(
+            fig,
+            width,
+            runs.heading,
+            f"Data: {runs.data}",
+            f"{runs.repeats}{many}; dotted: one over the number of classes",
+        )
         style.save(fig, Path(out))
 
 
@@ -74,45 +74,13 @@ def heatmaps(config: dict[str, Any], experiment: str, results: Path, out: Path) 
         how = "\n".join([runs.explainer, *(f"{tables.MARK} by {name}" for name in sorted({*runs.exceptions.values()}))])
         bar.set_label(f"Relevance for the true class, % of Σ|R| of the image\n{how}", fontsize=6.5)
         which = f"{runs.sets[0]} test images, seed {runs.seeds[0]}; below: share of |R| outside the mask"
-        _title(fig, width, runs.heading, f"Data: {runs.data}", which)
-        style.save(fig, Path(out))
-
-
-def timing(config: dict[str, Any], timing_json: Path, out: Path) -> None:
-    """Median time of one training step against the number of classes, with the interquartile range.
-
-    Raises
-    ------
-    BenchError
-        If the file is missing or unreadable, or holds no step of a method that the configuration names.
-    """
-    steps = timings.summary(Path(timing_json))
-    entries = {entry.row: entry for entry in configuration.timing_entries(config)}
-    looks = style.row_looks(entries.values())
-    untimed = sorted(looks.keys() - set(steps["method"]))
-    if untimed:
-        raise BenchError(f"{timing_json} holds no step of {', '.join(untimed)}; {timings.remedy(timing_json)}")
-    with matplotlib.rc_context(style.RC):
-        fig = style.figure(74)
-        panel = fig.subplots()
-        for row, look in looks.items():
-            _timing_line(panel, steps[steps["method"] == row], look, entries[row].label)
-        _guides(panel, steps)
-        panel.set(xscale="log", yscale="log", xlabel="Number of classes", ylabel="One training step (ms)")
-        panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        panel.yaxis.set_major_formatter("{x:g}")
-        classes = sorted(steps["classes"].unique())
-        panel.set_xticks(classes, [str(count) for count in classes])
-        panel.minorticks_off()
-        fig.legend(loc="outside lower center", ncols=2)
-        how = f"Median and IQR of {steps['rounds'].max()} rounds; {timings.setting(timing_json)}"
-        _title(fig, style.COLUMN_MM, "Training time against the number of classes", how)
+        style.title(fig, width, runs.heading, f"Data: {runs.data}", which)
         style.save(fig, Path(out))
 
 
 def _accuracy_panel(panel: Axes, runs: collect.Runs, name: str) -> None:
-    values = runs.frame[runs.frame["set"] == name].set_index("method")["accuracy"] * 100
-    panel.axvline(100 / runs.classes, color=style.GREY, linestyle=":", linewidth=0.8, zorder=0)
+    values = runs.frame[runs.frame["set"] == name].set_index("method")[runs.score] * 100
+    panel.axvline(100 / len(runs.classes), color=style.GREY, linestyle=":", linewidth=0.8, zorder=0)
     for place, (row, look) in enumerate(runs.looks.items()):
         seeds = values.loc[[row]].to_numpy()
         mean, std = seeds.mean(), seeds.std(ddof=1) if len(seeds) > 1 else None
@@ -190,36 +158,3 @@ def _outline(panel: Axes, mask: np.ndarray, color: str, width: float) -> None:
 def _frame(panel: Axes) -> None:
     panel.set(xticks=(), yticks=())
     panel.spines[:].set(visible=True, linewidth=0.4, color=style.GREY)
-
-
-def _timing_line(panel: Axes, steps: pd.DataFrame, look: style.Look, label: str) -> None:
-    panel.plot(
-        steps["classes"], 1000 * steps["median_seconds"], look.line, label=label,
-        color=look.color, marker=look.marker, mfc=look.face,
-    )  # fmt: skip
-    spread = 1000 * np.abs(steps[["lower_seconds", "upper_seconds"]].sub(steps["median_seconds"], axis=0))
-    panel.errorbar(
-        steps["classes"],
-        1000 * steps["median_seconds"],
-        yerr=spread.T,
-        fmt="none",
-        ecolor=look.color,
-        capsize=2,
-    )
-
-
-def _guides(panel: Axes, steps: pd.DataFrame) -> None:
-    """Gray lines of constant and of linear growth, from the slowest method at the fewest classes."""
-    classes = np.array(sorted(steps["classes"].unique()), dtype=float)
-    start = 1000 * steps[steps["classes"] == classes[0]]["median_seconds"].max()
-    for power, label in enumerate(("constant", "linear")):
-        line = start * (classes / classes[0]) ** power
-        panel.plot(classes, line, color=style.GREY, linestyle=(0, (1, 1.5)), linewidth=0.8, zorder=0)
-        panel.annotate(
-            label, (classes[-1], line[-1]), (3, 0), textcoords="offset points", color=style.GREY, va="center"
-        )
-
-
-def _title(fig: Figure, width_mm: float, *lines: str) -> None:
-    characters = int(width_mm * _CHARACTERS_PER_MM)
-    fig.suptitle("\n".join(textwrap.fill(line, characters) for line in lines), x=0.01, ha="left", fontsize=7)

@@ -21,14 +21,15 @@ __all__ = [
     "CriticalDifference",
     "Crossed",
     "Estimate",
-    "accuracies",
     "against_best",
     "best_marks",
     "critical_difference",
     "crossed",
+    "estimates",
     "hierarchical_bootstrap",
     "holm",
     "pairwise",
+    "pseudovalues",
     "seed_interval",
 ]
 
@@ -119,7 +120,7 @@ def hierarchical_bootstrap(
 
     Each resample draws seeds with replacement, and one set of images that all its seeds share, for the seeds were
     tested on the same images (the pigeonhole bootstrap; Owen, Annals of Applied Statistics 1, 386, 2007). Few seeds
-    make it too narrow where seeds differ by more than images explain; for the accuracy, `crossed` does better.
+    make it too narrow where seeds differ by more than images explain, which `estimates` does not suffer from.
 
     Parameters
     ----------
@@ -130,10 +131,9 @@ def hierarchical_bootstrap(
     resamples, seed : int
         Number of resamples, and the seed of their draws.
     """
-    labels, predicted = _one_set(predictions)
-    names, codes = np.unique(np.concatenate([labels[None], predicted]), return_inverse=True)
-    codes, number = codes.reshape(-1, len(labels)), len(names)
-    cells = codes[0] * number + codes[1:]
+    if len(predictions[["method", "set"]].drop_duplicates()) != 1:
+        raise ValueError("predictions of one method on one test set expected")
+    cells, number = _cells(predictions)
     generator = np.random.default_rng(seed)
 
     def evaluate(cells: np.ndarray) -> float:
@@ -142,52 +142,79 @@ def hierarchical_bootstrap(
 
     def resample() -> float:
         seeds, images = (generator.integers(size, size=size) for size in cells.shape)
-        return evaluate(cells[np.ix_(seeds, images)])
+        return evaluate(cells.to_numpy()[np.ix_(seeds, images)])
 
     low, high = np.quantile([resample() for _ in range(resamples)], _TAILS)
-    return Estimate(evaluate(cells), float(low), float(high))
+    return Estimate(evaluate(cells.to_numpy()), float(low), float(high))
 
 
-def accuracies(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Return each method's accuracy on each test set with its interval over seeds and images (`crossed`).
+def pseudovalues(cells: np.ndarray, number: int, metric: str) -> np.ndarray:
+    """Return each image's share in a metric: the jackknife's pseudovalues, moved so that their mean is the metric.
 
-    Columns: set, method, seeds, images, accuracy, low, high; fractions of 1, bounds cut to [0, 1].
+    They make a mean over images of any metric, as Dorfman, Berbaum and Metz (Investigative Radiology 27, 723, 1992)
+    did with the AUC. Those of the accuracy are 1 for rightly classified images, else 0.
+
+    Parameters
+    ----------
+    cells : ndarray
+        Shape (images,): the cell of the confusion matrix that each image is in, label * number + prediction.
+    number : int
+        Of classes.
+    metric : str
+        A key of `isnet_bench.evaluation.metrics.CONFUSION_METRICS`.
+    """
+    measure, images = CONFUSION_METRICS[metric], len(cells)
+    confusion = np.bincount(cells, minlength=number**2)
+    occupied = np.flatnonzero(confusion)
+    without = confusion - np.eye(number**2, dtype=int)[occupied]
+    left_out = np.zeros(number**2)
+    left_out[occupied] = measure(without.reshape(-1, number, number))
+    shares = (images - 1) * (left_out @ confusion / images - left_out)
+    # Rounded, so that what is equal but for rounding is equal.
+    return np.round(measure(confusion.reshape(number, number)) + shares, 9)[cells]
+
+
+def estimates(predictions: pd.DataFrame, metric: str = "accuracy") -> pd.DataFrame:
+    """Return a metric of each method on each test set with its interval over seeds and images (`crossed`).
+
+    The metric is a key of `isnet_bench.evaluation.metrics.CONFUSION_METRICS`. Columns: set, method, seeds, images,
+    value, low, high; fractions of 1, bounds cut to [0, 1].
     """
     rows = []
-    for name, correct in _correct(predictions).items():
-        for method, scores in correct.items():
+    for name, found in _scores(predictions, metric).items():
+        for method, scores in found.items():
             value, low, high = crossed(scores).interval
-            seeds, images = scores.shape
-            rows.append((name, method, seeds, images, value, max(low, 0.0), min(high, 1.0)))
-    return pd.DataFrame(rows, columns=["set", "method", "seeds", "images", "accuracy", "low", "high"])
+            rows.append((name, method, *scores.shape, value, max(low, 0.0), min(high, 1.0)))
+    return pd.DataFrame(rows, columns=["set", "method", "seeds", "images", "value", "low", "high"])
 
 
-def pairwise(predictions: pd.DataFrame) -> pd.DataFrame:
+def pairwise(predictions: pd.DataFrame, metric: str = "accuracy") -> pd.DataFrame:
     """Compare every two methods on every test set: the same images, all seeds, paired.
 
     Returns
     -------
     DataFrame
-        One row per test set and pair: set, method, other, accuracy, other_accuracy, difference (accuracy minus
-        other_accuracy), low and high (its interval, `crossed`, cut to [-1, 1]), p, and p_holm, corrected for all
-        pairs of the test set: any may be picked after a look at the results, such as those with the best method.
+        One row per test set and pair: set, method, other, value, other_value (the metric, as in `estimates`),
+        difference (value minus other_value), low and high (its interval, `crossed`, cut to [-1, 1]), p, and p_holm,
+        corrected for all pairs of the test set: any may be picked after a look at the results, such as those with
+        the best method.
     """
     tables = []
-    for name, correct in _correct(predictions).items():
+    for name, scores in _scores(predictions, metric).items():
         rows = []
-        for method, other in combinations(correct, 2):
-            found = crossed(correct[method] - correct[other])
-            means = float(correct[method].mean()), float(correct[other].mean())
+        for method, other in combinations(scores, 2):
+            found = crossed(scores[method] - scores[other])
+            means = float(scores[method].mean()), float(scores[other].mean())
             value, low, high = found.interval
             rows.append((name, method, other, *means, value, max(low, -1.0), min(high, 1.0), found.p_value))
-        columns = ["set", "method", "other", "accuracy", "other_accuracy", "difference", "low", "high", "p"]
+        columns = ["set", "method", "other", "value", "other_value", "difference", "low", "high", "p"]
         table = pd.DataFrame(rows, columns=columns)
         tables.append(table.assign(p_holm=holm(table["p"].to_numpy(float))))
     return pd.concat(tables, ignore_index=True)
 
 
 def against_best(pairs: pd.DataFrame, candidates: Collection[str]) -> pd.DataFrame:
-    """Compare each method with that candidate which has the highest accuracy on the test set.
+    """Compare each method with that candidate which is best on the test set.
 
     Parameters
     ----------
@@ -199,12 +226,15 @@ def against_best(pairs: pd.DataFrame, candidates: Collection[str]) -> pd.DataFra
     Returns
     -------
     DataFrame
-        As `pairwise`, where ``other`` is the best candidate; one row for each test set and any other method.
+        As `pairwise`, where ``other`` is the best candidate; one row for each test set and any other method, in the
+        order of the predictions.
     """
     both = _both_ways(pairs)
     chosen = both[both["method"].isin(candidates)]
-    best = chosen.sort_values("accuracy", ascending=False, kind="stable").drop_duplicates("set")
-    return both.merge(best[["set", "method"]].rename(columns={"method": "other"}), on=["set", "other"])
+    best = chosen.sort_values("value", ascending=False, kind="stable").drop_duplicates("set")
+    found = both.merge(best[["set", "method"]].rename(columns={"method": "other"}), on=["set", "other"])
+    places = {name: place for column in ("set", "method") for place, name in enumerate(both[column].unique())}
+    return found.sort_values(["set", "method"], key=lambda column: column.map(places), ignore_index=True)
 
 
 def best_marks(pairs: pd.DataFrame) -> dict[str, str | None]:
@@ -213,12 +243,12 @@ def best_marks(pairs: pd.DataFrame) -> dict[str, str | None]:
     Parameters
     ----------
     pairs : DataFrame
-        What `pairwise` returned: the method with the highest accuracy is marked if it differs significantly, after
+        What `pairwise` returned: the method with the highest value is marked if it differs significantly, after
         Holm's correction, from the runner-up.
     """
     marks = {}
     for name, rows in _both_ways(pairs).groupby("set", sort=False):
-        ranked = rows.drop_duplicates("method").sort_values("accuracy", ascending=False, kind="stable")
+        ranked = rows.drop_duplicates("method").sort_values("value", ascending=False, kind="stable")
         first, second = ranked["method"].iloc[:2]
         (p,) = rows.loc[(rows["method"] == first) & (rows["other"] == second), "p_holm"]
         marks[name] = first if p < 1 - LEVEL else None
@@ -293,42 +323,36 @@ def _groups(ranks: pd.Series, difference: float) -> tuple[tuple[str, ...], ...]:
 def _both_ways(pairs: pd.DataFrame) -> pd.DataFrame:
     """Every pair twice, as seen from either method."""
     swapped = pairs.rename(
-        columns={"method": "other", "other": "method", "accuracy": "other_accuracy", "other_accuracy": "accuracy"}
+        columns={"method": "other", "other": "method", "value": "other_value", "other_value": "value"}
     )
-    swapped[["difference", "low", "high"]] = -pairs[["difference", "high", "low"]].to_numpy()
+    swapped[["difference", "low", "high"]] = 0 - pairs[["difference", "high", "low"]].to_numpy()
     return pd.concat([pairs, swapped[pairs.columns]], ignore_index=True)
 
 
-def _correct(predictions: pd.DataFrame) -> dict[str, dict[str, np.ndarray]]:
-    """For each test set and method, 1 where a seed (rows) is right about an image (columns), else 0."""
-    right = predictions.assign(right=(predictions["label"] == predictions["prediction"]).astype(float))
+def _scores(predictions: pd.DataFrame, metric: str) -> dict[str, dict[str, np.ndarray]]:
+    """For each test set and method, what each seed (rows) and image (columns) contributes to the metric."""
     found = {}
-    for name, rows in right.groupby("set", sort=False):
-        table = _crossing(rows, ["method", "seed"], "right")
-        methods = table.index.unique("method")
-        seeds = {tuple(table.loc[method].index) for method in methods}
-        if len(seeds) > 1:
+    for name, rows in predictions.groupby("set", sort=False):
+        cells, number = _cells(rows)
+        methods = rows["method"].unique()
+        if len({tuple(cells.loc[method].index) for method in methods}) > 1:
             raise ValueError(f"the methods have different seeds on test set {name}")
-        found[name] = {method: table.loc[method].to_numpy() for method in rows["method"].unique()}
+        found[name] = {
+            method: np.stack([pseudovalues(run, number, metric) for run in cells.loc[method].to_numpy()])
+            for method in methods
+        }
     return found
 
 
-def _one_set(predictions: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Labels (images,) and predictions (seeds, images) of one method on one test set."""
-    if len(predictions[["method", "set"]].drop_duplicates()) != 1:
-        raise ValueError("predictions of one method on one test set expected")
-    labels = _crossing(predictions, ["seed"], "label").to_numpy()
-    return labels[0], _crossing(predictions, ["seed"], "prediction").to_numpy()
-
-
-def _crossing(rows: pd.DataFrame, runs: list[str], values: str) -> pd.DataFrame:
-    """Values with runs as rows and images as columns."""
+def _cells(rows: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+    """Cells of the confusion matrix, label * classes + prediction, with runs as rows and images as columns; classes."""
     if rows.groupby("index")["label"].nunique().max() > 1:
         raise ValueError("runs disagree about an image's label: they saw different images")
-    table = rows.set_index([*runs, "index"])[values]
-    if table.index.has_duplicates:
+    number = int(rows[["label", "prediction"]].max(axis=None)) + 1
+    cells = rows.assign(cell=rows["label"] * number + rows["prediction"]).set_index(["method", "seed", "index"])["cell"]
+    if cells.index.has_duplicates:
         raise ValueError("an image occurs twice in a run")
-    table = table.unstack("index")
+    table = cells.unstack("index")
     if table.isna().any(axis=None):
         raise ValueError("some runs lack images that others have")
-    return table
+    return table, number

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from isnet_bench.files import replacing
 COLUMN_MM = 88.0
 PAGE_MM = 180.0
 MM_PER_INCH = 25.4
+_CHARACTERS_PER_MM = 0.7
 
 RC = {
     "figure.dpi": 100,
@@ -124,6 +126,12 @@ def row_looks(entries: Iterable[MethodEntry]) -> dict[str, Look]:
 def figure(height_mm: float, width_mm: float = COLUMN_MM) -> Figure:
     """Empty figure of exactly this printed size; call inside ``matplotlib.rc_context(RC)``."""
     return Figure(figsize=(width_mm / MM_PER_INCH, height_mm / MM_PER_INCH), layout="constrained")
+
+
+def title(fig: Figure, width_mm: float, *lines: str) -> None:
+    """Write lines above all panels of a figure of this printed width, each wrapped where it is too long."""
+    characters = int(width_mm * _CHARACTERS_PER_MM)
+    fig.suptitle("\n".join(textwrap.fill(line, characters) for line in lines), x=0.01, ha="left", fontsize=7)
 
 
 def save(fig: Figure, prefix: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from isnet_bench.files import replacing
@@ -25,7 +26,8 @@ _LATEX = str.maketrans(
 
 
 def write(config: dict[str, Any], experiment: str, results: Path, out: Path) -> None:
-    """Write ``out.csv`` (one row per method, fractions of 1), ``out.md`` and ``out.tex`` (percent).
+    """Write ``out.csv`` (one row per method, fractions of 1), ``out.md`` and ``out.tex`` (percent), and
+    ``out_classes.csv`` (one row per method, test set and class).
 
     Raises
     ------
@@ -41,24 +43,27 @@ def write(config: dict[str, Any], experiment: str, results: Path, out: Path) -> 
         "tex": _latex(shown, runs),
     }
     out = Path(out)
-    for kind, text in contents.items():
-        with replacing(out.parent / f"{out.name}.{kind}") as part:
+    files = {f"{out.name}.{kind}": text for kind, text in contents.items()}
+    files[f"{out.name}_classes.csv"] = classes(runs).to_csv(index=False, float_format="%.6g")
+    for name, text in files.items():
+        with replacing(out.parent / name) as part:
             part.write_text(text, encoding="utf-8")
 
 
 def summary(runs: collect.Runs) -> pd.DataFrame:
     """One row per method: mean and sample standard deviation (ddof = 1) over seeds; fractions of 1, seconds.
 
-    Columns: method, label, seeds, ``<set>_accuracy_mean``/``_std`` for each test set,
+    Columns: method, label, seeds, ``<set>_<score>_mean``/``_std`` for each test set and score, accuracy first,
     ``background_relevance_mean``/``_std`` and ``background_area`` on the first test set, explainer,
     ``prediction_changes_mean``/``_std``, ``train_seconds_mean``/``_std``, data, stand_in. The std of a single seed is
     empty, and so is the background relevance of a method if any of its runs has none.
     """
-    accuracy = runs.frame.pivot(index=["method", "seed"], columns="set", values="accuracy")[list(runs.sets)]
+    scores = [
+        runs.frame.pivot(index=["method", "seed"], columns="set", values=score)[list(runs.sets)].add_suffix(f"_{score}")
+        for score in collect.SCORES
+    ]
     first = runs.frame[runs.frame["set"] == runs.sets[0]].set_index(["method", "seed"])
-    measured = accuracy.add_suffix("_accuracy").join(
-        first[["background_relevance", "prediction_changes", "train_seconds"]]
-    )
+    measured = pd.concat([*scores, first[["background_relevance", "prediction_changes", "train_seconds"]]], axis=1)
     seeds = measured.groupby("method")
     # skipna: a mean over some of the seeds must not pass for one over all of them.
     statistics = {"mean": seeds.mean(skipna=False), "std": seeds.std(skipna=False)}
@@ -74,11 +79,29 @@ def summary(runs: collect.Runs) -> pd.DataFrame:
     return table.assign(data=runs.data, stand_in=runs.stand_in).rename_axis("method").reset_index()
 
 
+def classes(runs: collect.Runs) -> pd.DataFrame:
+    """One row per method, test set and class: means over seeds.
+
+    Columns: method, label, set, class, precision, recall, specificity (fractions of 1; empty where a seed has none),
+    support (images of the class), and ``predicted_<class>``, how many of them were taken for each class: the rows of
+    the confusion matrix.
+    """
+    rows = []
+    for (method, name), group in runs.frame.groupby(["method", "set"], sort=False):
+        confusion = np.mean(group["confusion"].tolist(), axis=0)
+        for place, label in enumerate(runs.classes):
+            seeds = pd.DataFrame([entry[place] for entry in group["per_class"]]).astype(float)
+            means = seeds[["precision", "recall", "specificity", "support"]].mean(skipna=False)
+            taken = {f"predicted_{other}": confusion[place, k] for k, other in enumerate(runs.classes)}
+            rows.append({"method": method, "label": runs.labels[method], "set": name, "class": label, **means, **taken})
+    return pd.DataFrame(rows)
+
+
 def readable(table: pd.DataFrame, runs: collect.Runs) -> pd.DataFrame:
     """The same table for people: percent with one decimal, mean ± std; a single seed has no ±."""
     shown = pd.DataFrame({"Method": table["label"]})
     for name in runs.sets:
-        shown[f"{name} (%)"] = _cells(table, f"{name}_accuracy", 100)
+        shown[f"{name} (%)"] = _cells(table, f"{name}_{runs.score}", 100)
     relevance = zip(_cells(table, "background_relevance", 100), table["method"], strict=True)
     shown["Background relevance (%)"] = [cell + MARK * (row in runs.exceptions) for cell, row in relevance]
     shown["Background area (%)"] = [f"{100 * area:.1f}" for area in table["background_area"]]
@@ -97,7 +120,7 @@ def caption(runs: collect.Runs) -> str:
         else ""
     )
     return (
-        f"{runs.heading}. Data: {runs.data}. Accuracy on {', '.join(runs.sets)} test images, "
+        f"{runs.heading}. Data: {runs.data}. {collect.SCORES[runs.score]} on {', '.join(runs.sets)} test images, "
         f"{runs.repeats}{spread}. Background relevance: share of the absolute relevance ({runs.explainer}) "
         f"outside the foreground mask, and background area: share of the pixels outside it, "
         f"both on {runs.sets[0]} images.{changes}"

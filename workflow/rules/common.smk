@@ -23,6 +23,8 @@ RESULTS = config["results"]
 # Tuning is a target of its own; its candidates are rows of an experiment beside the others.
 TUNING = configuration.candidates.experiment(config)
 EXPERIMENTS = [experiment for experiment in config["experiments"] if experiment != TUNING]
+# End of the file names of a timing study -> its name.
+STUDIES = {configuration.studies.suffix(study): study for study in configuration.studies.names(config)}
 RUN = f"{RESULTS}/{{experiment}}/{{method}}/seed{{seed}}"
 RUN_LOGS = f"{RESULTS}/logs/{{experiment}}/{{method}}/seed{{seed}}"
 RUN_BENCHMARKS = f"{RESULTS}/benchmarks/{{experiment}}/{{method}}/seed{{seed}}"
@@ -37,11 +39,12 @@ wildcard_constraints:
     method="[A-Za-z][A-Za-z0-9_]*",
     range_id="[A-Za-z][A-Za-z0-9_]*",
     seed="[0-9]+",
+    study="|".join(STUDIES),
 
 
-def job_config(verb, experiment=None, method=None):
+def job_config(verb, experiment=None, method=None, study=None):
     """The part of the configuration that a job depends on, as JSON text."""
-    return json.dumps(configuration.prune(config, experiment, method, verb), separators=(",", ":"))
+    return json.dumps(configuration.prune(config, experiment, method, verb, study), separators=(",", ":"))
 
 
 def of_experiment(verb):
@@ -95,9 +98,10 @@ def segment_outputs():
 
 
 def timing_outputs():
-    """The table and figure of the training time, where it is asked for."""
-    if "timing" not in config:
-        return []
-    return [f"{RESULTS}/tables/timing.csv"] + expand(
-        f"{RESULTS}/figures/training_time_vs_classes.{{suffix}}", suffix=["pdf", "png"]
+    """The tables and figures of the timing studies, where they are asked for."""
+    return expand(f"{RESULTS}/tables/timing{{study}}.csv", study=STUDIES) + expand(
+        f"{RESULTS}/figures/training_{{quantity}}_vs_classes{{study}}.{{suffix}}",
+        quantity=["time", "memory"],
+        study=STUDIES,
+        suffix=["pdf", "png"],
     )

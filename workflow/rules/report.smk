@@ -4,6 +4,7 @@
 rule tables:
     input:
         runs_of("metrics.json"),
+        runs_of("predictions.parquet"),
     output:
         csv=report(
             f"{RESULTS}/tables/{{experiment}}.csv",
@@ -13,6 +14,8 @@ rule tables:
         ),
         md=f"{RESULTS}/tables/{{experiment}}.md",
         tex=f"{RESULTS}/tables/{{experiment}}.tex",
+        classes=f"{RESULTS}/tables/{{experiment}}_classes.csv",
+        comparison=multiext(f"{RESULTS}/tables/{{experiment}}_comparison", ".csv", ".md"),
     log:
         f"{RESULTS}/logs/{{experiment}}/tables.log",
     params:

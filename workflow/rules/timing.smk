@@ -1,16 +1,27 @@
-# Time of a training step against the number of classes.
+# Time and memory of a training step against the number of classes, for each timing study.
+
+
+def of_study(wildcards):
+    """The configuration of a job about a timing study."""
+    return job_config("time", study=STUDIES[wildcards.study])
 
 
 rule timing:
     output:
-        json=f"{RESULTS}/timing/training_step.json",
-        table=report(f"{RESULTS}/tables/timing.csv", caption="../report/timing_table.rst", category="Tables"),
+        json=f"{RESULTS}/timing/training_step{{study}}.json",
+        table=report(
+            f"{RESULTS}/tables/timing{{study}}.csv",
+            caption="../report/timing_table.rst",
+            category="Tables",
+            labels={"experiment": "timing{study}"},
+        ),
     log:
-        f"{RESULTS}/logs/timing.log",
+        f"{RESULTS}/logs/timing{{study}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/timing.tsv"
+        f"{RESULTS}/benchmarks/timing{{study}}.tsv"
     params:
-        config=job_config("time"),
+        config=of_study,
+        study=lambda wildcards: STUDIES[wildcards.study],
     # All cores: a training beside it would be measured, too.
     threads: lambda wildcards: workflow.cores
     resources:
@@ -20,7 +31,7 @@ rule timing:
     conda:
         ENVIRONMENT
     shell:
-        "OMP_NUM_THREADS={threads} python -m isnet_bench time --config {params.config:q}"
+        "OMP_NUM_THREADS={threads} python -m isnet_bench time --config {params.config:q} --study {params.study}"
         " --out {output.json} --table {output.table} > {log} 2>&1"
 
 
@@ -29,16 +40,20 @@ rule timing_figure:
         rules.timing.output.json,
     output:
         png=report(
-            f"{RESULTS}/figures/training_time_vs_classes.png",
+            f"{RESULTS}/figures/training_{{quantity}}_vs_classes{{study}}.png",
             caption="../report/timing.rst",
             category="Figures",
-            labels={"shows": "training time"},
+            labels={"experiment": "timing{study}", "shows": "{quantity}"},
         ),
-        pdf=f"{RESULTS}/figures/training_time_vs_classes.pdf",
+        pdf=f"{RESULTS}/figures/training_{{quantity}}_vs_classes{{study}}.pdf",
     log:
-        f"{RESULTS}/logs/timing_figure.log",
+        f"{RESULTS}/logs/training_{{quantity}}_vs_classes{{study}}.log",
+    wildcard_constraints:
+        quantity="time|memory",
     params:
-        config=job_config("time"),
+        config=of_study,
+        study=lambda wildcards: STUDIES[wildcards.study],
+        kind=lambda wildcards: {"time": "timing", "memory": "memory"}[wildcards.quantity],
         results=subpath(output.png, ancestor=2),
         out=lambda wildcards, output: os.path.splitext(output.png)[0],
     threads: 1
@@ -48,5 +63,11 @@ rule timing_figure:
     conda:
         ENVIRONMENT
     shell:
-        "OMP_NUM_THREADS={threads} python -m isnet_bench figures --config {params.config:q} --kind timing"
-        " --results {params.results} --out {params.out} > {log} 2>&1"
+        "OMP_NUM_THREADS={threads} python -m isnet_bench figures --config {params.config:q} --kind {params.kind}"
+        " --study {params.study} --results {params.results} --out {params.out} > {log} 2>&1"
+
+
+# The target of `make bench`.
+rule bench:
+    input:
+        timing_outputs(),

@@ -1,0 +1,195 @@
+"""The figures of training steps: their time, and their peak memory, against the number of classes."""
+
+from __future__ import annotations
+
+import logging
+import math
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator
+
+from isnet_bench import config as configuration
+from isnet_bench import methods, studies, timing
+from isnet_bench.config import MethodEntry
+from isnet_bench.errors import BenchError
+from isnet_bench.reporting import style
+
+__all__ = ["memory", "time"]
+
+log = logging.getLogger(__name__)
+
+_LABEL_CHARACTERS = 28
+_EXTRAPOLATED = (0, (2.5, 1.5))
+_DOTTED = (0, (1, 1.5))
+# Beyond so many powers of ten, ticks at 2 and 5 crowd the axis.
+_FEW_DECADES = 2.5
+_HEADROOM = 1.6
+
+
+@dataclass(frozen=True)
+class _Quantity:
+    """What is drawn: columns of the timing summary, times `unit`."""
+
+    title: str
+    axis: str
+    missing: str
+    column: str
+    unit: float = 1.0
+    spread: tuple[str, ...] = ()
+
+
+_TIME = _Quantity(
+    title="Training time against the number of classes",
+    axis="One training step (ms)",
+    missing="step",
+    column="median_seconds",
+    unit=1000,
+    spread=("lower_seconds", "upper_seconds"),
+)
+_MEMORY = _Quantity(
+    title="Peak memory of training against the number of classes",
+    axis="Peak memory of one training step (MB)",
+    missing="peak memory of a step",
+    column="peak_memory_mb",
+)
+
+
+def time(config: Mapping[str, Any], timing_json: Path, out: Path, study: str = studies.MAIN) -> None:
+    """Median time of one training step against the number of classes, with the interquartile range.
+
+    The legend tells each method's fitted slope. Where a method was not timed with as many classes as the others, its
+    line goes on dashed, and says that it is extrapolated. ISNets and baselines have a panel each.
+
+    Parameters
+    ----------
+    config : mapping
+        A checked configuration, whose timing study says which rows are drawn.
+    timing_json : Path
+        What `isnet_bench.timing.run` wrote for this study.
+    out : Path
+        Path of the figure without suffix.
+    study : str
+        Name of the timing study.
+
+    Raises
+    ------
+    BenchError
+        If the file is missing or unreadable, or holds no step of a method that the study names and that was not left
+        out as too slow or too large; if there is no such study.
+    """
+    _draw(_TIME, config, Path(timing_json), Path(out), study)
+
+
+def memory(config: Mapping[str, Any], timing_json: Path, out: Path, study: str = studies.MAIN) -> None:
+    """Peak memory of one training step against the number of classes; all else is as in `time`."""
+    _draw(_MEMORY, config, Path(timing_json), Path(out), study)
+
+
+def _draw(quantity: _Quantity, config: Mapping[str, Any], timing_json: Path, out: Path, study: str) -> None:
+    entries = {entry.row: entry for entry in configuration.timing_entries(config, study)}
+    steps = _steps(quantity, timing_json, entries)
+    families = _families([entry for row, entry in entries.items() if row in steps])
+    with matplotlib.rc_context(style.RC):
+        legend_rows = sum(math.ceil(len(family) / 2) for family in families)
+        fig = style.figure(16 + 52 * len(families) + 6 * legend_rows)
+        panels = fig.subplots(len(families), squeeze=False)[:, 0]
+        most = max(table["classes"].max() for table in steps.values())
+        for panel, family in zip(panels, families, strict=True):
+            for row, look in family.items():
+                _line(panel, quantity, steps[row], look, entries[row].label)
+                _extrapolation(panel, steps[row], look, most)
+            _axes(panel, quantity, pd.concat([steps[row] for row in family]))
+            panel.legend(loc="upper center", bbox_to_anchor=(0.45, -0.2), ncols=2, columnspacing=1.2, handlelength=2.4)
+        style.title(fig, style.COLUMN_MM, quantity.title, _how(quantity, steps, timing_json))
+        style.save(fig, out)
+
+
+def _steps(quantity: _Quantity, timing_json: Path, rows: Iterable[str]) -> dict[str, pd.DataFrame]:
+    """For each row its training steps: classes, value, lower and upper (in the quantity's unit), rounds."""
+    table = timing.summary(timing_json)
+    table = table[table["operation"] == timing.STEP].dropna(subset=[quantity.column])
+    columns = dict(zip(("value", "lower", "upper"), (quantity.column, *quantity.spread), strict=False))
+    table = table.assign(**{name: quantity.unit * table[column] for name, column in columns.items()})
+    steps = {row: table[table["method"] == row] for row in rows if row in set(table["method"])}
+    left_out = timing.refused(timing_json)
+    lost = [row for row in rows if row not in steps and (row not in left_out or not steps)]
+    if lost:
+        what = f"{quantity.missing} of {', '.join(lost)}"
+        raise BenchError(f"{timing_json} holds no {what}; {timing.remedy(timing_json)}")
+    for row in left_out - steps.keys():
+        log.warning("%s is not in the figure: it takes too much time or memory with the fewest classes already", row)
+    return steps
+
+
+def _families(entries: Sequence[MethodEntry]) -> list[dict[str, style.Look]]:
+    """The rows of each panel: the plain network with the ISNets, and with the baselines."""
+    looks = style.row_looks(entries)
+    family = {entry.row: methods.get(entry.method).family for entry in entries}
+    plain = {entry.row for entry in entries if entry.method == timing.PLAIN}
+    panels = [
+        {row: look for row, look in looks.items() if row in plain or family[row] == name}
+        for name in ("isnet", "baseline")
+    ]
+    return [panel for panel in panels if panel.keys() - plain] or [looks]
+
+
+def _line(panel: Axes, quantity: _Quantity, steps: pd.DataFrame, look: style.Look, label: str) -> None:
+    slope = timing.slope(steps["classes"], steps["value"])
+    label = label if np.isnan(slope) else f"{label}\N{NO-BREAK SPACE}[{round(slope, 2) + 0.0:.2f}]"
+    panel.plot(
+        steps["classes"], steps["value"], look.line, label=textwrap.fill(label, _LABEL_CHARACTERS),
+        color=look.color, marker=look.marker, mfc=look.face,
+    )  # fmt: skip
+    if quantity.spread:
+        spread = np.abs(steps[["lower", "upper"]].sub(steps["value"], axis=0))
+        panel.errorbar(steps["classes"], steps["value"], yerr=spread.T, fmt="none", ecolor=look.color, capsize=2)
+
+
+def _extrapolation(panel: Axes, steps: pd.DataFrame, look: style.Look, most: int) -> None:
+    """Go on from the last case to the most classes, where the row was not measured with as many."""
+    last, value = steps[["classes", "value"]].to_numpy()[-1]
+    if last == most or len(steps) < 2:
+        return
+    classes = np.geomspace(last, most, 20)
+    values = timing.extrapolate(steps["classes"], steps["value"], classes)
+    # From the measured value on: where the fit passes beside it, the line would start beside its marker.
+    line = [value, *np.maximum(values[1:], value)]
+    panel.plot(classes, line, color=look.color, linestyle=_EXTRAPOLATED, linewidth=0.9)
+    middle = len(classes) // 2
+    panel.annotate(
+        "extrapolated", (classes[middle], line[middle]), (3, -2), textcoords="offset points",
+        color=look.color, fontsize=6, va="top",
+    )  # fmt: skip
+
+
+def _axes(panel: Axes, quantity: _Quantity, steps: pd.DataFrame) -> None:
+    """Axes, and gray guides of constant and of linear growth from the highest value at the fewest classes."""
+    classes = np.array(sorted(steps["classes"].unique()), dtype=float)
+    panel.set(xscale="log", yscale="log", xlabel="Number of classes", ylabel=quantity.axis)
+    few = np.log10(steps["value"].max() / steps["value"].min()) < _FEW_DECADES
+    panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,)))
+    panel.yaxis.set_major_formatter("{x:,g}")
+    panel.set_xticks(classes, [f"{count:g}" for count in classes])
+    panel.minorticks_off()
+    start = steps[steps["classes"] == classes[0]]["value"].max()
+    # Where nothing grows, a whole line of linear growth would press all others together.
+    room = classes[0] * _HEADROOM * panel.dataLim.y1 / start
+    for power, label in enumerate(("constant", "linear")):
+        ends = np.array([classes[0], min(classes[-1], room) if power else classes[-1]])
+        line = start * (ends / ends[0]) ** power
+        panel.plot(ends, line, color=style.GREY, linestyle=_DOTTED, linewidth=0.8, zorder=0)
+        panel.annotate(label, (ends[-1], line[-1]), (3, 0), textcoords="offset points", color=style.GREY, va="center")
+
+
+def _how(quantity: _Quantity, steps: Mapping[str, pd.DataFrame], timing_json: Path) -> str:
+    rounds = max(table["rounds"].max() for table in steps.values())
+    measured = f"Median and IQR of {rounds} round{'s' if rounds > 1 else ''}; " if quantity.spread else ""
+    return f"{measured}{timing.setting(timing_json)}; in brackets: fitted log-log slope"

@@ -1,0 +1,184 @@
+"""The table of differences, from run folders that the tests write themselves."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import test_reporting
+from sklearn.metrics import f1_score
+from test_reporting import ACCURACY, LABELS, SETS
+
+from isnet_bench.errors import BenchError
+from isnet_bench.reporting import comparison, statistics
+
+IMAGES = 200
+
+config = test_reporting.config
+results = test_reporting.results
+
+
+@pytest.fixture
+def predicted(results):
+    """The run folders with predictions of 200 images, right about the share that ACCURACY says."""
+    generator = np.random.default_rng(0)
+    difficulty = generator.random(IMAGES)
+    for row in LABELS:
+        for seed in range(3):
+            tables = [
+                _predictions(name, share, difficulty + 0.05 * generator.normal(size=IMAGES))
+                for name, share in zip(SETS, ACCURACY[row], strict=True)
+            ]
+            pd.concat(tables).to_parquet(_path(results, row, seed), index=False)
+    return results
+
+
+def _predictions(name, share, difficulty):
+    label = np.arange(IMAGES) % 10
+    right = np.argsort(np.argsort(difficulty)) < round(share * IMAGES)
+    table = {"set": name, "index": np.arange(IMAGES), "label": label, "prediction": np.where(right, label, 9 - label)}
+    return pd.DataFrame(table | {f"prob_{k}": 0.1 for k in range(10)})
+
+
+def _path(results, row, seed):
+    return results / "mnist" / row / f"seed{seed}" / "predictions.parquet"
+
+
+def _table(config, results):
+    comparison.write(config, "mnist", results, results / "tables" / "mnist_comparison")
+    return pd.read_csv(results / "tables" / "mnist_comparison.csv").set_index(["set", "method"])
+
+
+def _markdown(results):
+    return (results / "tables" / "mnist_comparison.md").read_text(encoding="utf-8")
+
+
+def test_csv_has_a_row_for_each_test_set_and_method(config, predicted):
+    table = _table(config, predicted)
+    assert list(table.columns) == [
+        "label", "seeds", "images", "metric", "value", "low", "high", "best", "reference",
+        "difference", "difference_low", "difference_high", "p", "p_holm", "data", "stand_in",
+    ]  # fmt: skip
+    order = ["resnet", "original_isnet", "stochastic_isnet", "stochastic_isnet_f8"]
+    assert list(table.index) == [(name, row) for name in SETS for row in order]
+    assert set(table["seeds"]) == {3}
+    assert set(table["images"]) == {IMAGES}
+    assert table.loc[("ood", "resnet"), "label"] == "ResNet (plain)"
+    assert set(table["metric"]) == {"accuracy"}
+    assert table.loc[("ood", "resnet"), "value"] == pytest.approx(0.35)
+    assert (table["low"] <= table["value"]).all()
+    assert (table["value"] <= table["high"]).all()
+
+
+def test_differences_are_from_the_best_isnet_of_the_test_set(config, predicted):
+    table = _table(config, predicted)
+    # The plain network is best on iid, but no ISNet.
+    assert set(table.loc["iid", "reference"].dropna()) == {"original_isnet"}
+    for name in SETS:
+        (reference,) = table.loc[name, "reference"].dropna().unique()
+        assert pd.isna(table.loc[(name, reference), ["reference", "difference", "p"]]).all()
+    row = table.loc[("ood", "resnet")]
+    best = table.loc[("ood", row["reference"]), "value"]
+    assert row["difference"] == pytest.approx(row["value"] - best, abs=1e-5)
+    assert row["difference_low"] < row["difference"] < row["difference_high"] < 0
+    assert row["p"] <= row["p_holm"] < 0.001
+    frame = comparison.predictions(comparison.collect.runs(config, "mnist", predicted), predicted)
+    expected = statistics.pairwise(frame).set_index(["set", "method", "other"])
+    assert row["p_holm"] == pytest.approx(expected.loc[("ood", "resnet", row["reference"]), "p_holm"], rel=1e-4)
+
+
+def test_markdown_has_a_section_for_each_test_set(config, predicted):
+    _table(config, predicted)
+    text = _markdown(predicted)
+    assert text.startswith("MNIST with a synthetic background bias. Data: MNIST. Accuracy, 3 seeds, with 95 %")
+    assert "over seeds and test images" in text
+    assert "p < 0.05" in text
+    _, *sections = text.split("## ")
+    assert [section.split("\n", 1)[0] for section in sections] == list(SETS)
+    assert "Best ISNet: Original ISNet." in sections[0]
+    cells = [cell.strip() for cell in sections[1].split("\n")[6].split("|")[1:-1]]
+    assert cells[:2] == ["ResNet (plain)", "35.0"]
+    assert cells[3].startswith("-")
+    assert cells[5] == "< 0.001"
+    reference = next(line for line in sections[0].splitlines() if line.startswith("| Original ISNet"))
+    assert [cell.strip() for cell in reference.split("|")[4:7]] == ["", "", ""]
+
+
+def test_bold_is_the_best_only_where_it_differs_from_the_second(config, predicted):
+    for seed in range(3):
+        table = pd.read_parquet(_path(predicted, "resnet", seed))
+        table.loc[table["set"] == "deceiving", "prediction"] = table["label"]
+        table.to_parquet(_path(predicted, "resnet", seed))
+    table = _table(config, predicted)
+    marked = table.index[table["best"]].tolist()
+    assert ("deceiving", "resnet") in marked
+    assert not table.loc["ood", "best"].any()
+    assert _markdown(predicted).count("**") == 2 * len(marked)
+
+
+def test_the_score_of_the_experiment_is_compared(config, predicted):
+    config["experiments"]["mnist"]["score"] = "macro_f1"
+    table = _table(config, predicted)
+    assert table.loc[("ood", "resnet"), "value"] == pytest.approx(
+        np.mean([_f1(_path(predicted, "resnet", seed)) for seed in range(3)]), abs=1e-5
+    )
+    assert set(table["metric"]) == {"macro_f1"}
+    text = _markdown(predicted)
+    assert "Data: MNIST. Macro F1, 3 seeds" in text
+    assert text.count("Macro F1 (%)") == len(SETS)
+    # The area under the curve cannot be had from predictions alone.
+    config["experiments"]["mnist"]["score"] = "auc"
+    assert set(_table(config, predicted)["metric"]) == {"accuracy"}
+
+
+def _f1(path):
+    stored = pd.read_parquet(path).query("set == 'ood'")
+    return f1_score(stored["label"], stored["prediction"], average="macro")
+
+
+def test_one_seed_is_compared_over_images_and_says_so(config, predicted):
+    config["seeds"] = [1]
+    assert set(_table(config, predicted)["seeds"]) == {1}
+    assert "Accuracy, 1 seed, with 95 % intervals over test images (one seed says nothing" in _markdown(predicted)
+
+
+def test_experiments_without_an_isnet_have_no_differences(config, predicted):
+    config["experiments"]["mnist"]["methods"] = {"resnet": {}}
+    table = _table(config, predicted)
+    assert len(table) == len(SETS)
+    assert table["difference"].isna().all()
+    assert not table["best"].any()
+    assert "Best ISNet" not in _markdown(predicted)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda path: path.unlink(), "missing"),
+        (lambda path: path.write_bytes(b"no parquet"), "cannot be read"),
+        (lambda path: pd.DataFrame({"set": ["iid"]}).to_parquet(path), "cannot be read"),
+        (lambda path: pd.read_parquet(path).query("set != 'ood'").to_parquet(path), "other test sets"),
+    ],
+)
+def test_spoilt_predictions_are_an_error_that_names_the_file(config, predicted, spoil, said):
+    path = _path(predicted, "original_isnet", 1)
+    spoil(path)
+    with pytest.raises(BenchError, match=f"{said}.*evaluate this run again") as caught:
+        _table(config, predicted)
+    assert str(path) in str(caught.value)
+    assert not (predicted / "tables").exists()
+
+
+def test_runs_that_saw_different_images_are_not_compared(config, predicted):
+    path = _path(predicted, "original_isnet", 1)
+    table = pd.read_parquet(path)
+    table.assign(label=9 - table["label"]).to_parquet(path)
+    with pytest.raises(BenchError, match=r"experiment mnist cannot be compared .*different images.*evaluate"):
+        _table(config, predicted)
+
+
+def test_stand_in_data_are_named(config, predicted):
+    for row in LABELS:
+        for seed in config["seeds"]:
+            test_reporting._change(predicted, row, seed, data="digits (stand-in for MNIST)", stand_in=True)
+    table = _table(config, predicted)
+    assert table["stand_in"].all()
+    assert _markdown(predicted).startswith("STAND-IN DATA: MNIST with a synthetic background bias. Data: digits")
