@@ -39,7 +39,7 @@ wildcard_constraints:
     method="[A-Za-z][A-Za-z0-9_]*",
     range_id="[A-Za-z][A-Za-z0-9_]*",
     seed="[0-9]+",
-    study="|".join(STUDIES),
+    study=f"(?:{'|'.join(STUDIES)})",
 
 
 def job_config(verb, experiment=None, method=None, study=None):
@@ -61,6 +61,11 @@ def predicted_masks(wildcards):
     """The segmentation's masks, for an experiment whose data have their folder as predicted_masks."""
     asked = config["experiments"][wildcards.experiment]["data"].get("predicted_masks")
     return MASKS if "segment" in config and asked and Path(asked) == Path(MASKS) else []
+
+
+def of_study(wildcards):
+    """The configuration of a job about a timing study."""
+    return job_config("time", study=STUDIES[wildcards.study])
 
 
 def range_of(wildcards):

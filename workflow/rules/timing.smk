@@ -1,11 +1,6 @@
 # Time and memory of a training step against the number of classes, for each timing study.
 
 
-def of_study(wildcards):
-    """The configuration of a job about a timing study."""
-    return job_config("time", study=STUDIES[wildcards.study])
-
-
 rule timing:
     output:
         json=f"{RESULTS}/timing/training_step{{study}}.json",
