@@ -4,7 +4,7 @@ import gc
 import math
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import limits as limiting
@@ -85,6 +85,8 @@ def settings(pytestconfig):
 
 @pytest.fixture(scope="session")
 def device(pytestconfig):
+    # What is imported stays; without it, the collections between the cases are quick.
+    gc.freeze()
     device = _device(pytestconfig)
     # The first convolution on a GPU loads libraries for seconds, which no case is to pay for.
     torch.nn.functional.conv2d(torch.zeros(1, 1, 8, 8, device=device), torch.zeros(1, 1, 3, 3, device=device))
@@ -161,6 +163,9 @@ def _description(case, settings, device):
     }
 
 
+_load = cache(configuration.load)
+
+
 @contextmanager
 def _usage_errors():
     try:
@@ -171,7 +176,7 @@ def _usage_errors():
 
 def _config(pytestconfig):
     with _usage_errors():
-        return configuration.load(pytestconfig.getoption("--bench-config"))
+        return _load(pytestconfig.getoption("--bench-config"))
 
 
 def _device(pytestconfig):

@@ -124,7 +124,6 @@ def _markdown(config: dict[str, Any], table: pd.DataFrame) -> str:
             "Method": table["method"],
             "Candidate": table["settings"],
             "Validation accuracy (%)": [f"{100 * value:.1f}" for value in table["val_accuracy"]],
-            "Training (s)": [f"{value:.0f}" for value in table["train_seconds"]],
             "Chosen": ["yes" if chosen else "" for chosen in table["chosen"]],
         }
     )

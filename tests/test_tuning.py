@@ -1,6 +1,7 @@
 """The choice among candidates: the rule by hand, and the files that are written."""
 
 import json
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -10,6 +11,7 @@ from isnet_bench import candidates, tuning
 from isnet_bench import config as configuration
 from isnet_bench.errors import BenchError
 
+ROOT = Path(__file__).resolve().parents[1]
 CANDIDATES = {
     "rrr": [{"params": {"weight": 1000.0}}, {"params": {"weight": 10.0}, "training": {"learning_rate": 1e-2}}],
     "resnet": [None, {"training": {"learning_rate": 1e-2}}, {"training": {"learning_rate": 1e-3}}],
@@ -90,3 +92,17 @@ def test_a_candidate_that_is_missing_or_was_trained_otherwise(config, results):
     with pytest.raises(BenchError, match=r"run.json is missing: train it with: .*--method rrr_candidate2 --seed 5"):
         tuning.select(config, results, results / "tuning")
     assert not list(results.glob("tuning*"))
+
+
+def test_the_default_configuration_is_what_tuning_chose():
+    published = ROOT / "results" / "published" / "tables"
+    chosen = yaml.safe_load((published / "tuning.yaml").read_text())["methods"]
+    config = configuration.load(ROOT / "config" / "config.yaml")
+    assert json.loads((published / "tuning.json").read_text())["tuning"] == config["tuning"]
+    assert set(chosen) == {entry.method for entry in configuration.experiment_entries(config, "mnist")}
+    for row, given in config["experiments"]["mnist"]["methods"].items():
+        choice = chosen[given.get("method", row)]
+        assert given.get("training", {}) == choice.get("training", {})
+        assert given.get("params", {}) | choice.get("params", {}) == given.get("params", {})
+        if "method" not in given:
+            assert given.get("params", {}) == choice.get("params", {})

@@ -192,4 +192,4 @@ def _axes(panel: Axes, quantity: _Quantity, steps: pd.DataFrame) -> None:
 def _how(quantity: _Quantity, steps: Mapping[str, pd.DataFrame], timing_json: Path) -> str:
     rounds = max(table["rounds"].max() for table in steps.values())
     measured = f"Median and IQR of {rounds} round{'s' if rounds > 1 else ''}; " if quantity.spread else ""
-    return f"{measured}{timing.setting(timing_json)}; in brackets: fitted log-log slope"
+    return f"{measured}{timing.setting(timing_json)}; in brackets: log-log slope"
