@@ -222,6 +222,7 @@ def _predict(network: Network, sources: Sources, folder: Path) -> pd.DataFrame:
     table = sources.listed.assign(mask_origin="given", area=np.nan, fault="")
     missing = table.index[table["mask"] == ""]
     table.loc[missing, "mask_origin"] = "predicted"
+    log.info("segment: %d of %d images need a mask", len(missing), len(table))
     unfinished = folder.with_name(f".{folder.name}")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)

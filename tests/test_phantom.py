@@ -217,7 +217,9 @@ def around(**changes):
     names = [field.name for field in dataclasses.fields(phantom_background.Source) if field.default == (0.0, 0.0)]
     other = ["offset", "across", "down", "corners", "grain"]
     values = {**dict.fromkeys([*names, *other], 0.0), **NEUTRAL, **changes}
-    traits = phantom_background.Traits(np.array([0]), {name: np.float32([value]) for name, value in values.items()})
+    traits = phantom_background.Traits(
+        np.array([0]), np.array([0]), {name: np.float32([value]) for name, value in values.items()}
+    )
     noise = 0.02 * np.random.default_rng(0).standard_normal((1, 64, 64)).astype(np.float32)
     flat = np.full((1, 64, 64), 0.5, np.float32)
     return phantom_background.render(flat, -flat, noise, traits)[0]
@@ -283,6 +285,29 @@ def test_strength_is_the_probability_of_the_own_background(kind):
         assert (made.records[name][column] == own).mean() == pytest.approx(0.6, abs=0.1)
         assert set(made.records[name][column]) == set(names)
     assert (made.records["deceiving"][column] != np.array(names)[made.splits["deceiving"].labels]).all()
+
+
+@pytest.mark.parametrize(
+    ("traits", "least", "most"),
+    [(["marker"], 0.005, 0.1), (["borders"], 0.03, 0.4), (["exposure"], 0.6, 1), (["noise"], 0.4, 1), ([], 0, 0)],
+)
+def test_only_these_traits_go_with_the_source(traits, least, most):
+    made = make(traits=traits, test_images=12)
+    iid, outside = made.splits["iid"], made.splits["iid"].masks == 0
+    for name in ("ood", "deceiving"):
+        differs = iid.images != made.splits[name].images
+        assert least <= differs[outside].mean() <= most
+        assert (made.records[name]["source"] != made.records["iid"]["source"]).all()
+
+
+def test_a_marker_brings_its_own_letters():
+    own, other = (phantom_background.draw(np.full(2, source), np.random.default_rng(source)) for source in (0, 2))
+    mixed = phantom_background.mix(own, other, ["noise", "borders"])
+    assert (mixed.sources.tolist(), mixed.markers.tolist()) == ([0, 0], [2, 2])
+    assert phantom_background.mix(own, other, ["marker"]).markers.tolist() == [0, 0]
+    for group, names in phantom_background.GROUPS.items():
+        expected = own if group in ("noise", "borders") else other
+        assert all((mixed.values[name] == expected.values[name]).all() for name in names)
 
 
 def test_shapes_are_the_only_bias():
@@ -354,6 +379,7 @@ def test_it_can_be_prepared_and_loaded(tmp_path):
         ({"disease_contrast": 2.0}, r"disease_contrast must lie in \[0, 1\], not 2.0"),
         ({"variation": float("inf")}, r"variation must lie in \[0, 1\], not inf"),
         ({"bias": "colour"}, "bias must be source or shape, not 'colour'"),
+        ({"traits": ("noise", "crop")}, "traits may be marker, borders, exposure, noise, not crop"),
         ({"mark_size": 5}, "mark_size must lie between 6 and 10 pixels, a sixth of image_size, not 5"),
         ({"mark_size": 11}, "mark_size must lie between 6 and 10 pixels, a sixth of image_size, not 11"),
         ({"mark_size": 7, "image_size": 32}, "mark_size must lie between 6 and 6 pixels"),
@@ -370,6 +396,7 @@ def test_impossible_settings_are_refused(change, message):
         ({"image_size": 16}, "experiments.chest.data.*image_size must be at least 32"),
         ({"contrast": 1}, "unknown key 'contrast' in experiments.chest.data; known keys: bias, disease_contrast"),
         ({"bias": "colour"}, "experiments.chest.data.bias: .*'source' or 'shape'"),
+        ({"traits": ["crop"]}, r"experiments.chest.data.traits.0: .*'marker', 'borders', 'exposure' or 'noise'"),
     ],
 )
 def test_the_configuration_names_the_key(change, message):

@@ -52,6 +52,9 @@ class Settings:
     strength : float
         Probability, in [0, 1], that a training, validation or iid test image has the source or shape of its own
         class; else it has that of another one, all others being equally likely.
+    traits : tuple of {"marker", "borders", "exposure", "noise"}
+        What of the background goes with the source, where `bias` is "source". The rest is that of a training source
+        drawn for each image on its own, and the same in all test sets.
     mark_size : int or None
         Side of the square that holds a shape, in pixels, from 6 to a sixth of the image's; None: an eighth of it,
         but at least 6.
@@ -70,6 +73,7 @@ class Settings:
     image_size: int = 64
     bias: Literal["source", "shape"] = "source"
     strength: float = 1.0
+    traits: tuple[background.Group, ...] = ("marker", "borders", "exposure", "noise")
     mark_size: int | None = None
     disease_contrast: float = 0.35
     noise: float = 0.03
@@ -85,6 +89,9 @@ class Settings:
                 raise BenchError(f"{name} must lie in [0, 1], not {getattr(self, name)}")
         if self.bias not in ("source", "shape"):
             raise BenchError(f"bias must be source or shape, not {self.bias!r}")
+        unknown = set(self.traits) - set(background.GROUPS)
+        if unknown:
+            raise BenchError(f"traits may be {', '.join(background.GROUPS)}, not {', '.join(sorted(unknown))}")
         largest = max(synthetic.SMALLEST_SHAPE, self.image_size // 6)
         if self.mark_size is not None and not synthetic.SMALLEST_SHAPE <= self.mark_size <= largest:
             raise BenchError(
@@ -156,14 +163,15 @@ def _backgrounds(
 ) -> dict[str, tuple[background.Traits, np.ndarray | None]]:
     """Draw for each set where its images seem to come from, and the class whose shape each bears."""
     streams = dict(zip(strengths, rng.spawn(len(strengths)), strict=True))
+    mixed = background.draw(rng.integers(0, _CLASSES, len(labels)), rng)
     if settings.bias == "shape":
-        mixed = background.draw(rng.integers(0, _CLASSES, len(labels)), rng)
         return {name: (mixed, _choose(labels, strengths[name], stream)) for name, stream in streams.items()}
     drawn = {}
     for name, stream in streams.items():
         own = _choose(labels, strengths[name], stream)
         unseen = stream.integers(_CLASSES, len(background.SOURCES), len(labels))
-        drawn[name] = background.draw(unseen if own is None else own, stream), None
+        traits = background.draw(unseen if own is None else own, stream)
+        drawn[name] = background.mix(traits, mixed, settings.traits), None
     return drawn
 
 

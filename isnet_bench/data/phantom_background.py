@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Collection
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 import matplotlib
 import numpy as np
@@ -13,9 +15,10 @@ from scipy import ndimage
 
 from isnet_bench.data.phantom_anatomy import grid, soft
 
-__all__ = ["SOURCES", "Source", "Traits", "draw", "render"]
+__all__ = ["GROUPS", "SOURCES", "Group", "Source", "Traits", "draw", "mix", "render"]
 
 Range = tuple[float, float]
+Group = Literal["marker", "borders", "exposure", "noise"]
 _TAPER = 0.12
 _NOWHERE = (0.0, 0.0)
 
@@ -97,7 +100,13 @@ SOURCES = (
         corners=(-0.14, 0.04),
     ),
 )  # fmt: skip
-_RANGES = tuple(field.name for field in fields(Source) if field.name not in {"name", "text", "font", "framed"})
+GROUPS: dict[Group, tuple[str, ...]] = {
+    "marker": ("letter_x", "letter_y", "letter_size", "letter_level"),
+    "borders": ("left", "top", "right", "bottom"),
+    "exposure": ("gamma", "gain", "offset", "across", "down", "corners"),
+    "noise": ("noise", "grain"),
+}
+"""The ranges of a source that belong together; a marker's letters, font and frame go along with its group."""
 
 
 @dataclass(frozen=True)
@@ -106,28 +115,37 @@ class Traits:
 
     Attributes
     ----------
-    sources : ndarray
-        (N,), indices of `SOURCES`.
+    sources, markers : ndarray
+        (N,), indices of `SOURCES`: where an image, and where its marker, comes from.
     values : dict of ndarray
-        Each range of the source to a value of it, (N,).
+        Each range of a source to a value of it, (N,).
     """
 
     sources: np.ndarray
+    markers: np.ndarray
     values: dict[str, np.ndarray]
 
     def __getitem__(self, rows: slice) -> Traits:
         """Return the traits of some of the images."""
-        return Traits(self.sources[rows], {name: values[rows] for name, values in self.values.items()})
+        values = {name: values[rows] for name, values in self.values.items()}
+        return Traits(self.sources[rows], self.markers[rows], values)
 
 
 def draw(sources: np.ndarray, rng: np.random.Generator) -> Traits:
     """Draw the background of images from ``sources`` (N,), indices of `SOURCES`."""
     values = {}
-    for name in _RANGES:
+    for name in (name for group in GROUPS.values() for name in group):
         low, high = np.array([getattr(source, name) for source in SOURCES]).T
         part = rng.random(len(sources))
         values[name] = (low[sources] + (high - low)[sources] * part).astype(np.float32)
-    return Traits(sources, values)
+    return Traits(sources, sources, values)
+
+
+def mix(own: Traits, other: Traits, groups: Collection[Group]) -> Traits:
+    """Return the traits of the sources that are `own` in these groups, and those of `other` in the rest."""
+    kept = {name for group in groups for name in GROUPS[group]}
+    values = {name: (own if name in kept else other).values[name] for name in own.values}
+    return Traits(own.sources, own.markers if "marker" in groups else other.markers, values)
 
 
 def render(plain: np.ndarray, inside: np.ndarray, noise: np.ndarray, traits: Traits) -> np.ndarray:
@@ -157,7 +175,7 @@ def render(plain: np.ndarray, inside: np.ndarray, noise: np.ndarray, traits: Tra
     images += value["noise"] * _grainy(noise, traits.values["grain"])
     images *= _frame(value, x, y)
     for image, source, *placed in zip(
-        images, traits.sources, *(traits.values[f"letter_{name}"] for name in ("x", "y", "size", "level")), strict=True
+        images, traits.markers, *(traits.values[f"letter_{name}"] for name in ("x", "y", "size", "level")), strict=True
     ):
         _mark(image, SOURCES[source], *placed)
     return images
