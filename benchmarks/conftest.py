@@ -15,7 +15,7 @@ import torch
 from isnet_bench import config as configuration
 from isnet_bench import measuring, methods, studies
 from isnet_bench.errors import BenchError
-from isnet_bench.training import device_of
+from isnet_bench.runs import device_of
 
 # Every method is timed once per sweep, so that a machine that slows down slows all methods alike.
 SWEEPS = 5

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import lightning
 import torch
@@ -24,45 +24,15 @@ from torch.utils.data import DataLoader, Sampler, TensorDataset
 from isnet_bench import methods
 from isnet_bench.data import Split
 from isnet_bench.errors import BenchError
+from isnet_bench.runs import Settings
 
-__all__ = ["Settings", "State", "fit"]
+__all__ = ["State", "fit"]
 
 log = logging.getLogger(__name__)
 
 _BEST, _LAST = "best.ckpt", "last.ckpt"
 _SHOWN = ("train_loss", "val_loss", "val_accuracy")
 _REFRESH = 20
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Trainer settings, shared by all methods of an experiment.
-
-    Attributes
-    ----------
-    epochs, batch_size : int
-        A last batch that would be smaller is left out; which images these are differs from epoch to epoch.
-    learning_rate, weight_decay : float
-        Of AdamW. The learning rate is the highest of the schedule.
-    gradient_clip : float or None
-        Largest Euclidean norm of the gradient of all parameters together; None: not clipped.
-    schedule : {"one_cycle", "cosine", "constant"}
-        Course of the learning rate over the batches.
-    val_batch_size : int or None
-        None: `batch_size`.
-    class_weights : {"none", "balanced"}
-        Weights of the cross-entropy, of every method; "balanced": inversely proportional to the class's
-        number of training images, and 1 on average over those.
-    """
-
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    weight_decay: float = 1e-4
-    gradient_clip: float | None = 1.0
-    schedule: Literal["one_cycle", "cosine", "constant"] = "one_cycle"
-    val_batch_size: int | None = None
-    class_weights: Literal["none", "balanced"] = "none"
 
 
 @dataclass

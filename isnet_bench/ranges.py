@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import lightning
 import torch
 from torch import Tensor, nn
 
@@ -15,7 +14,7 @@ import isnet
 from baselines.base import Explained
 from isnet_bench import config as configuration
 from isnet_bench import data as datasets
-from isnet_bench import methods, provenance, training
+from isnet_bench import methods, provenance, runs
 from isnet_bench.config import CLASSIFIER
 from isnet_bench.errors import BenchError
 from isnet_bench.files import write_json
@@ -48,6 +47,9 @@ def train_classifier(config: dict[str, Any], experiment: str, seed: int, data: P
     BenchError
         As `isnet_bench.training.train`.
     """
+    # Imported here, because measuring a range needs no trainer.
+    from isnet_bench import training
+
     training.train(
         configuration.prune(config, experiment, verb="range_classifier"), experiment, CLASSIFIER, seed, data, out, None
     )
@@ -76,14 +78,14 @@ def measure(config: dict[str, Any], experiment: str, seed: int, data: Path, clas
         If inputs are missing or a range cannot be measured.
     """
     data, classifier = Path(data), Path(classifier)
-    device, train, info = training.device_of(config), datasets.load(data, "train"), datasets.info(data)
+    device, train, info = runs.device_of(config), datasets.load(data, "train"), datasets.info(data)
     plain = configuration.MethodEntry(CLASSIFIER, "resnet", CLASSIFIER, {}, {})
     task = methods.task(config["experiments"][experiment]["backbone"], info)
     network = methods.classifier(methods.build(plain, task, None))
-    run = training.read_record(classifier, info)
-    training.load_weights(network, classifier)
+    run = runs.read_record(classifier, info)
+    runs.load_weights(network, classifier)
     network.to(device).eval()
-    lightning.seed_everything(seed, verbose=False)
+    torch.manual_seed(seed)
     chosen = torch.randperm(len(train.images), generator=torch.Generator().manual_seed(seed))[:IMAGES]
     found = {
         item.name: _ranges(item, network, train.images[chosen].to(device)) for item in explanations(config, experiment)

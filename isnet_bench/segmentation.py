@@ -25,7 +25,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 import isnet
-from isnet_bench import fields, fitting, segmentation_data, segmentation_masks, training
+from isnet_bench import fields, fitting, runs, segmentation_data, segmentation_masks, training
 from isnet_bench.data.base import Split
 from isnet_bench.data.images import read as read_image
 from isnet_bench.errors import BenchError
@@ -120,7 +120,7 @@ def segment(config: dict[str, Any], out: Path) -> None:
     """
     if "segment" not in config:
         raise BenchError("the configuration has no key segment, so there is nothing to segment")
-    out, device = Path(out), training.device_of(config)
+    out, device = Path(out), runs.device_of(config)
     settings = fields.fill(Settings, config["segment"])
     sources = segmentation_data.find(settings)
     # It is written last: where it is, all else is.
@@ -183,7 +183,7 @@ def _fit(
     state = fitting.fit(
         module,
         *splits.values(),
-        fitting.Settings(
+        runs.Settings(
             settings.epochs,
             settings.batch_size,
             settings.learning_rate,

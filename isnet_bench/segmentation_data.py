@@ -75,7 +75,7 @@ class Settings:
     encoder : str
         Encoder of the U-Net, as segmentation-models-pytorch names it; its weights are random at first.
     epochs, batch_size : int
-        As for the classifiers (`isnet_bench.fitting.Settings`); the batch size is at least 2.
+        As for the classifiers (`isnet_bench.runs.Settings`); the batch size is at least 2.
     learning_rate, weight_decay, gradient_clip : float
         As for the classifiers; the learning rate is the highest of a one-cycle schedule.
     augmentation : Augmentation

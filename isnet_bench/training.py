@@ -13,8 +13,7 @@ from typing import Any
 
 import lightning
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from isnet_bench import config as configuration
@@ -22,12 +21,10 @@ from isnet_bench import data as datasets
 from isnet_bench import fields, methods, provenance
 from isnet_bench.errors import BenchError
 from isnet_bench.files import read_json, replacing, write_json
-from isnet_bench.fitting import Settings, State, fit
+from isnet_bench.fitting import State, fit
+from isnet_bench.runs import RECORD, WEIGHTS, Settings, device_of
 
-__all__ = ["Settings", "device_of", "identity", "load_weights", "outcome", "read_record", "train", "write"]
-
-_WEIGHTS, _RECORD = "weights.safetensors", "run.json"
-_REMEDY = "train this method with this seed again"
+__all__ = ["identity", "outcome", "train", "write"]
 
 
 def train(
@@ -103,52 +100,6 @@ def train(
     shutil.rmtree(out / "checkpoints")
 
 
-def read_record(run: Path, info: dict[str, Any]) -> dict[str, Any]:
-    """Return the record ``run.json`` of a run.
-
-    Raises
-    ------
-    BenchError
-        If it is missing or damaged, or the run was made with other data than those that `info` describes.
-    """
-    record = read_json(run / _RECORD, _REMEDY)
-    if record["data"] != info:
-        raise BenchError(f"{run} was trained on other data than the prepared data are now: {_REMEDY}")
-    return record
-
-
-def load_weights(network: nn.Module, run: Path) -> None:
-    """Load the weights of a run into its network.
-
-    Raises
-    ------
-    BenchError
-        If they are missing or damaged.
-    """
-    path = run / _WEIGHTS
-    try:
-        network.load_state_dict(load_file(path))
-    except FileNotFoundError as error:
-        raise BenchError(f"{path} is missing: {_REMEDY}") from error
-    except (OSError, SafetensorError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise BenchError(f"{path} does not hold this method's weights ({reason}): {_REMEDY}") from error
-
-
-def device_of(config: dict[str, Any]) -> torch.device:
-    """Return the device that the configuration asks for.
-
-    Raises
-    ------
-    BenchError
-        If that is a GPU, and there is none.
-    """
-    wanted, found = config["device"], torch.cuda.is_available()
-    if wanted == "cuda" and not found:
-        raise BenchError("device is cuda, but torch finds no GPU; set device to auto or cpu in the configuration")
-    return torch.device("cuda", 0) if found and wanted != "cpu" else torch.device("cpu")
-
-
 def _class_weights(settings: Settings, labels: Tensor, classes: int) -> Tensor | None:
     if settings.class_weights == "none":
         return None
@@ -182,7 +133,7 @@ def outcome(state: State, network: nn.Module, started: datetime, device: torch.d
 def write(out: Path, network: nn.Module, state: State, record: dict[str, Any]) -> None:
     """Write a finished training: the network's weights, the history of its epochs, and the record as ``run.json``."""
     weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-    with replacing(out / _WEIGHTS) as temporary:
+    with replacing(out / WEIGHTS) as temporary:
         temporary.write_bytes(save(weights))
     with (
         replacing(out / "history.csv") as temporary,
@@ -191,4 +142,4 @@ def write(out: Path, network: nn.Module, state: State, record: dict[str, Any]) -
         writer = csv.DictWriter(file, list(state.history[0]))
         writer.writeheader()
         writer.writerows(state.history)
-    write_json(out / _RECORD, record)
+    write_json(out / RECORD, record)

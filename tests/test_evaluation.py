@@ -13,7 +13,7 @@ from torch import nn
 
 import isnet
 from baselines.masked_input import MaskedInput
-from isnet_bench import backbones, evaluation, methods, training
+from isnet_bench import backbones, evaluation, methods, runs, training
 from isnet_bench import data as datasets
 from isnet_bench.data import Split
 from isnet_bench.errors import BenchError
@@ -203,7 +203,7 @@ def test_an_oracle_is_given_the_masks(tiny_config, tiny_data, tmp_path):
     # Validation was with masks, too.
     best = json.loads((tmp_path / "run.json").read_text())["best_epoch"]
     network = MaskedInput(methods.task({"name": "resnet_small"}, datasets.info(tiny_data))).eval()
-    training.load_weights(network, tmp_path)
+    runs.load_weights(network, tmp_path)
     images, masks, labels = datasets.load(tiny_data, "val")
     right = float((network(images, masks).argmax(1) == labels).float().mean())
     assert pd.read_csv(tmp_path / "history.csv").set_index("epoch").loc[best, "val_accuracy"] == pytest.approx(right)

@@ -12,7 +12,7 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 import isnet
-from isnet_bench import backbones, fitting, provenance, training
+from isnet_bench import backbones, fitting, provenance, runs, training
 from isnet_bench import config as configuration
 from isnet_bench import data as datasets
 from isnet_bench.data import Split
@@ -58,7 +58,7 @@ def few(tiny_data):
 
 def settings(**changes):
     given = {"epochs": 3, "batch_size": 20, "learning_rate": 0.1, "schedule": "constant", **changes}
-    return fitting.Settings(**given)
+    return runs.Settings(**given)
 
 
 def fit(module, few, folder, **changes):
@@ -302,11 +302,11 @@ def test_balanced_class_weights():
 
 def test_device(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert [training.device_of({"device": name}).type for name in ("auto", "cpu")] == ["cpu", "cpu"]
+    assert [runs.device_of({"device": name}).type for name in ("auto", "cpu")] == ["cpu", "cpu"]
     with pytest.raises(BenchError, match="torch finds no GPU; set device to auto or cpu"):
-        training.device_of({"device": "cuda"})
+        runs.device_of({"device": "cuda"})
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert [training.device_of({"device": name}).type for name in ("auto", "cpu", "cuda")] == ["cuda", "cpu", "cuda"]
+    assert [runs.device_of({"device": name}).type for name in ("auto", "cpu", "cuda")] == ["cuda", "cpu", "cuda"]
 
 
 def test_provenance_outside_a_clone(monkeypatch):

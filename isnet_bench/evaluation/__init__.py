@@ -15,7 +15,7 @@ from isnet_bench import fields, methods
 from isnet_bench.evaluation.metrics import classification
 from isnet_bench.evaluation.relevance import Examination, examine, explainer, spread
 from isnet_bench.files import replacing, write_json
-from isnet_bench.training import Settings, device_of, load_weights, read_record
+from isnet_bench.runs import Settings, device_of, load_weights, read_record
 
 __all__ = ["evaluate"]
 
