@@ -28,14 +28,11 @@ bench: $(READY)  ## measure the training time again
 tune: $(READY)  ## choose the hyper-parameters again, by iid validation images alone
 	$(SNAKEMAKE) tune --configfile $(CONFIG)
 
-figures: $(READY)  ## write the tables and figures of finished runs again
-	$(SNAKEMAKE) all --configfile $(CONFIG) --forcerun tables figures timing_figure
+figures: $(READY)  ## every table and figure of results/published again, from its numbers alone
+	$(RUN) OMP_NUM_THREADS=1 python -m isnet_bench redraw --config $(PUBLISHED)/config.yaml --results $(PUBLISHED)
 
-publish:  ## copy tables, figures and records of finished runs below RESULTS to results/published
-	mkdir -p $(PUBLISHED)
-	cd $(RESULTS) && find . \( -path ./published -o -path ./smoke -o -path ./logs -o -path ./benchmarks \) -prune -o -type f \
-	  \( -name '*.csv' -o -name '*.md' -o -name '*.tex' -o -name '*.yaml' -o -name '*.json' -o -name '*.pdf' -o -name '*.png' \) \
-	  -print | tar -cf - -T - | tar -C $(abspath $(PUBLISHED)) -xf -
+publish: $(READY)  ## put the finished runs of CONFIG, in short, into results/published
+	$(RUN) OMP_NUM_THREADS=1 python -m isnet_bench publish --config $(CONFIG) --results $(RESULTS) --out $(PUBLISHED)
 
 lint: $(READY)  ## ruff and snakemake --lint
 	$(RUN) ruff check .

@@ -150,7 +150,7 @@ def _tables(args: argparse.Namespace, config: dict[str, Any]) -> None:
 
 
 def _figures(args: argparse.Namespace, config: dict[str, Any]) -> None:
-    from isnet_bench.reporting import figures
+    from isnet_bench.reporting import outputs
 
     results = args.results or _root(config)
     if args.kind in ("timing", "memory"):
@@ -159,19 +159,31 @@ def _figures(args: argparse.Namespace, config: dict[str, Any]) -> None:
     if args.experiment is None:
         raise BenchError(f"--kind {args.kind} needs --experiment")
     out = args.out or results / "figures" / f"{args.experiment}_{args.kind}"
-    draw = {"accuracy": figures.accuracy, "heatmaps": figures.heatmaps}[args.kind]
-    draw(config, args.experiment, results, out)
+    outputs.draw(args.kind, config, args.experiment, results, out)
 
 
 def _timing_figures(args: argparse.Namespace, config: dict[str, Any], results: Path) -> None:
-    from isnet_bench.reporting import timing_figures
+    from isnet_bench.reporting import outputs
 
     quantity = "memory" if args.kind == "memory" else "time"
-    draw = {"time": timing_figures.time, "memory": timing_figures.memory}[quantity]
     for study in _studies(args, config, args.out):
-        end = studies.suffix(study)
-        out = args.out or results / "figures" / f"training_{quantity}_vs_classes{end}"
-        draw(config, results / "timing" / f"training_step{end}.json", out, study)
+        out = args.out or results / "figures" / f"training_{quantity}_vs_classes{studies.suffix(study)}"
+        outputs.draw_timing(quantity, config, results, out, study)
+
+
+def _redraw(args: argparse.Namespace, config: dict[str, Any]) -> None:
+    from isnet_bench.reporting import outputs
+
+    outputs.redraw(config, args.results or _root(config))
+
+
+def _publish(args: argparse.Namespace, config: dict[str, Any]) -> None:
+    from isnet_bench.reporting import publishing
+
+    # JSON text is YAML, too.
+    text = args.config if args.config.lstrip().startswith("{") else Path(args.config).read_text(encoding="utf-8")
+    results = args.results or _root(config)
+    publishing.publish(config, text, results, args.out or results / "published")
 
 
 def _studies(args: argparse.Namespace, config: dict[str, Any], place: Path | None) -> list[str]:
@@ -286,6 +298,13 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--experiment", help="for accuracy and heatmaps")
     _add_study(verb)
     _add_report(verb, "RESULTS/figures/...")
+
+    verb = _verb(verbs, "redraw", _redraw, "write every table and figure of finished runs, or of published ones, again")
+    _add_results(verb)
+
+    verb = _verb(verbs, "publish", _publish, "write what the tables and figures of finished runs are made of, in short")
+    _add_results(verb)
+    verb.add_argument("--out", type=Path, help="folder of the snapshot (default: RESULTS/published)")
     return parser
 
 
@@ -334,6 +353,10 @@ def _add_study(verb: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_report(verb: argparse.ArgumentParser, default: str) -> None:
+def _add_results(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--results", type=Path, help="root of the results (default: the configuration's)")
+
+
+def _add_report(verb: argparse.ArgumentParser, default: str) -> None:
+    _add_results(verb)
     verb.add_argument("--out", type=Path, help=f"path without suffix (default: {default})")

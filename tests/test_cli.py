@@ -9,7 +9,7 @@ import yaml
 
 from isnet_bench import cli, data, evaluation, ranges, timing, training, tuning
 from isnet_bench import config as configuration
-from isnet_bench.reporting import comparison, figures, tables, timing_figures
+from isnet_bench.reporting import comparison, figures, outputs, publishing, tables, timing_figures
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGES = [
@@ -27,6 +27,8 @@ STAGES = [
     (figures, "heatmaps"),
     (timing_figures, "time"),
     (timing_figures, "memory"),
+    (outputs, "redraw"),
+    (publishing, "publish"),
 ]
 
 
@@ -97,6 +99,8 @@ RUN = ["--experiment", "mnist", "--method", "stochastic_isnet", "--seed", "3"]
             "reporting.timing_figures.memory",
             ["out/timing/training_step.json", "out/figures/training_memory_vs_classes"],
         ),
+        (["redraw"], "reporting.outputs.redraw", ["out"]),
+        (["publish"], "reporting.publishing.publish", ["out", "out/published"]),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

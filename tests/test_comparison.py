@@ -3,43 +3,14 @@
 import numpy as np
 import pandas as pd
 import pytest
-import test_reporting
+import reporting_runs
+from reporting_runs import IMAGES, LABELS, SETS, predictions_path
 from sklearn.metrics import f1_score
-from test_reporting import ACCURACY, LABELS, SETS
 
 from isnet_bench.errors import BenchError
 from isnet_bench.reporting import comparison, statistics
 
-IMAGES = 200
-
-config = test_reporting.config
-results = test_reporting.results
-
-
-@pytest.fixture
-def predicted(results):
-    """The run folders with predictions of 200 images, right about the share that ACCURACY says."""
-    generator = np.random.default_rng(0)
-    difficulty = generator.random(IMAGES)
-    for row in LABELS:
-        for seed in range(3):
-            tables = [
-                _predictions(name, share, difficulty + 0.05 * generator.normal(size=IMAGES))
-                for name, share in zip(SETS, ACCURACY[row], strict=True)
-            ]
-            pd.concat(tables).to_parquet(_path(results, row, seed), index=False)
-    return results
-
-
-def _predictions(name, share, difficulty):
-    label = np.arange(IMAGES) % 10
-    right = np.argsort(np.argsort(difficulty)) < round(share * IMAGES)
-    table = {"set": name, "index": np.arange(IMAGES), "label": label, "prediction": np.where(right, label, 9 - label)}
-    return pd.DataFrame(table | {f"prob_{k}": 0.1 for k in range(10)})
-
-
-def _path(results, row, seed):
-    return results / "mnist" / row / f"seed{seed}" / "predictions.parquet"
+config, results, predicted = reporting_runs.config, reporting_runs.results, reporting_runs.predicted
 
 
 def _table(config, results):
@@ -104,9 +75,9 @@ def test_markdown_has_a_section_for_each_test_set(config, predicted):
 
 def test_bold_is_the_best_only_where_it_differs_from_the_second(config, predicted):
     for seed in range(3):
-        table = pd.read_parquet(_path(predicted, "resnet", seed))
+        table = pd.read_parquet(predictions_path(predicted, "resnet", seed))
         table.loc[table["set"] == "deceiving", "prediction"] = table["label"]
-        table.to_parquet(_path(predicted, "resnet", seed))
+        table.to_parquet(predictions_path(predicted, "resnet", seed))
     table = _table(config, predicted)
     marked = table.index[table["best"]].tolist()
     assert ("deceiving", "resnet") in marked
@@ -118,7 +89,7 @@ def test_the_score_of_the_experiment_is_compared(config, predicted):
     config["experiments"]["mnist"]["score"] = "macro_f1"
     table = _table(config, predicted)
     assert table.loc[("ood", "resnet"), "value"] == pytest.approx(
-        np.mean([_f1(_path(predicted, "resnet", seed)) for seed in range(3)]), abs=1e-5
+        np.mean([_f1(predictions_path(predicted, "resnet", seed)) for seed in range(3)]), abs=1e-5
     )
     assert set(table["metric"]) == {"macro_f1"}
     text = _markdown(predicted)
@@ -159,7 +130,7 @@ def test_experiments_without_an_isnet_have_no_differences(config, predicted):
     ],
 )
 def test_spoilt_predictions_are_an_error_that_names_the_file(config, predicted, spoil, said):
-    path = _path(predicted, "original_isnet", 1)
+    path = predictions_path(predicted, "original_isnet", 1)
     spoil(path)
     with pytest.raises(BenchError, match=f"{said}.*evaluate this run again") as caught:
         _table(config, predicted)
@@ -168,7 +139,7 @@ def test_spoilt_predictions_are_an_error_that_names_the_file(config, predicted, 
 
 
 def test_runs_that_saw_different_images_are_not_compared(config, predicted):
-    path = _path(predicted, "original_isnet", 1)
+    path = predictions_path(predicted, "original_isnet", 1)
     table = pd.read_parquet(path)
     table.assign(label=9 - table["label"]).to_parquet(path)
     with pytest.raises(BenchError, match=r"experiment mnist cannot be compared .*different images.*evaluate"):
@@ -178,7 +149,7 @@ def test_runs_that_saw_different_images_are_not_compared(config, predicted):
 def test_stand_in_data_are_named(config, predicted):
     for row in LABELS:
         for seed in config["seeds"]:
-            test_reporting._change(predicted, row, seed, data="digits (stand-in for MNIST)", stand_in=True)
+            reporting_runs.change(predicted, row, seed, data="digits (stand-in for MNIST)", stand_in=True)
     table = _table(config, predicted)
     assert table["stand_in"].all()
     assert _markdown(predicted).startswith("STAND-IN DATA: MNIST with a synthetic background bias. Data: digits")

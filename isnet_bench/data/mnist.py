@@ -29,6 +29,8 @@ __all__ = ["Settings", "make"]
 
 log = logging.getLogger(__name__)
 
+PUBLISHABLE = True
+
 _CLASSES = 10
 _SIDE = 28
 _TIMEOUT_SECONDS = 20

@@ -21,6 +21,8 @@ __all__ = ["Settings", "make"]
 
 log = logging.getLogger(__name__)
 
+PUBLISHABLE = True
+
 _CLASSES = len(disease.CLASSES)
 _CHUNK_PIXELS = 2**20
 _SMALLEST_LUNGS = 32

@@ -27,6 +27,9 @@ SCORES = {
 }
 """How right a method is on a test set, and what that is called."""
 
+PREDICTED = ["set", "index", "label", "prediction"]
+"""What reporting reads of a run's predictions."""
+
 _FRACTION = {"type": "number", "minimum": 0, "maximum": 1}
 _METRICS = {
     "type": "object",
@@ -174,8 +177,30 @@ def folder(results: Path, experiment: str, method: str, seed: int) -> Path:
     return results / experiment / method / f"seed{seed}"
 
 
+def predictions(results: Path, experiment: str, method: str, seed: int, sets: tuple[str, ...]) -> pd.DataFrame:
+    """What a run predicted: set, and the integers index, label and prediction; one row per image of a test set.
+
+    Raises
+    ------
+    BenchError
+        If the file is missing or unreadable, or has other test sets.
+    """
+    path = folder(results, experiment, method, seed) / "predictions.parquet"
+    remedy = "evaluate this run again"
+    try:
+        # Published ones are kept in fewer bits.
+        table = pd.read_parquet(path, columns=PREDICTED).astype(dict.fromkeys(PREDICTED[1:], "int64"))
+    except FileNotFoundError as error:
+        raise BenchError(f"{path} is missing: {remedy}") from error
+    except (OSError, ValueError) as error:
+        raise BenchError(f"{path} cannot be read ({' '.join(str(error).split())}): {remedy}") from error
+    if list(table["set"].unique()) != list(sets):
+        raise BenchError(f"{path} has other test sets than metrics.json: {remedy}")
+    return table
+
+
 def heatmaps(results: Path, experiment: str, method: str, seed: int, test_set: str) -> dict[str, np.ndarray]:
-    """Stored examples of a test set: images and relevance (n, C, H, W), masks (n, 1, H, W), labels (n,).
+    """Stored examples of a test set: images in [0, 1] and relevance (n, C, H, W), masks (n, 1, H, W), labels (n,).
 
     Raises
     ------
@@ -185,11 +210,14 @@ def heatmaps(results: Path, experiment: str, method: str, seed: int, test_set: s
     path = folder(results, experiment, method, seed) / "heatmaps.npz"
     try:
         with np.load(path) as stored:
-            return {key: stored[f"{test_set}_{key}"] for key in ("images", "masks", "relevance", "labels")}
+            found = {key: stored[f"{test_set}_{key}"] for key in ("images", "masks", "relevance", "labels")}
     except FileNotFoundError as error:
         raise BenchError(f"{path} is missing; {_again(path, 'evaluate')}") from error
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise BenchError(f"{path} cannot be read ({error}); {_again(path, 'evaluate')}") from error
+    # Published ones are kept in fewer bits.
+    found["images"] = found["images"] / (255 if found["images"].dtype == np.uint8 else 1)
+    return {key: values if key == "labels" else values.astype(np.float32) for key, values in found.items()}
 
 
 def _metrics(results: Path, experiment: str, method: str, seed: int) -> dict[str, Any]:

@@ -16,8 +16,6 @@ from isnet_bench.reporting import collect, statistics
 
 __all__ = ["caption", "metric", "predictions", "summary", "write"]
 
-_COLUMNS = ["set", "index", "label", "prediction"]
-
 
 def write(config: dict[str, Any], experiment: str, results: Path, out: Path) -> None:
     """Write ``out.csv`` (one row per test set and method, fractions of 1) and ``out.md`` (percent, one table per set).
@@ -48,11 +46,11 @@ def predictions(runs: collect.Runs, results: Path) -> pd.DataFrame:
     BenchError
         If a file is missing or unreadable, or lacks a test set.
     """
-    tables = []
-    for row in runs.looks:
-        for seed in runs.seeds:
-            path = collect.folder(results, runs.experiment, row, seed) / "predictions.parquet"
-            tables.append(_read(path, runs.sets).assign(method=row, seed=seed))
+    tables = [
+        collect.predictions(results, runs.experiment, row, seed, runs.sets).assign(method=row, seed=seed)
+        for row in runs.looks
+        for seed in runs.seeds
+    ]
     return pd.concat(tables, ignore_index=True)
 
 
@@ -137,16 +135,3 @@ def _p(value: float) -> str:
 def _isnets(config: dict[str, Any], experiment: str) -> list[str]:
     entries = configuration.experiment_entries(config, experiment)
     return [entry.row for entry in entries if methods.get(entry.method).family == "isnet"]
-
-
-def _read(path: Path, sets: tuple[str, ...]) -> pd.DataFrame:
-    remedy = "evaluate this run again"
-    try:
-        table = pd.read_parquet(path, columns=_COLUMNS)
-    except FileNotFoundError as error:
-        raise BenchError(f"{path} is missing: {remedy}") from error
-    except (OSError, ValueError) as error:
-        raise BenchError(f"{path} cannot be read ({' '.join(str(error).split())}): {remedy}") from error
-    if list(table["set"].unique()) != list(sets):
-        raise BenchError(f"{path} has other test sets than metrics.json: {remedy}")
-    return table

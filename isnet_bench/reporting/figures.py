@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,10 @@ def heatmaps(config: dict[str, Any], experiment: str, results: Path, out: Path) 
     Raises
     ------
     BenchError
-        If a run is missing or unreadable, or if the methods stored different images.
+        If a run is missing or unreadable, if the methods stored different images, or if the gallery is empty.
     """
+    if not has_gallery(config, experiment):
+        raise BenchError(f"the gallery of experiment {experiment} is empty: name some of its rows there")
     runs = collect.runs(config, experiment, Path(results))
     examples, maps = _gallery(runs, Path(results))
     with matplotlib.rc_context(style.RC):
@@ -76,6 +79,17 @@ def heatmaps(config: dict[str, Any], experiment: str, results: Path, out: Path) 
         which = f"{runs.sets[0]} test images, seed {runs.seeds[0]}; below: share of |R| outside the mask"
         style.title(fig, width, runs.heading, f"Data: {runs.data}", which)
         style.save(fig, Path(out))
+
+
+def chosen(labels: np.ndarray) -> np.ndarray:
+    """Return which of the stored examples, given their labels (n,), are drawn: the first of each of some classes."""
+    _, places = np.unique(labels, return_index=True)
+    return np.sort(places)[:EXAMPLES]
+
+
+def has_gallery(config: Mapping[str, Any], experiment: str) -> bool:
+    """Return whether an experiment has a figure of heatmaps: its key gallery is not empty."""
+    return config["experiments"][experiment].get("gallery") != []
 
 
 def _accuracy_panel(panel: Axes, runs: collect.Runs, name: str) -> None:
@@ -117,10 +131,9 @@ def _gallery(runs: collect.Runs, results: Path) -> tuple[dict[str, np.ndarray], 
     for row, other in stored.items():
         if not np.array_equal(other["images"], stored[first]["images"]):
             raise BenchError(f"{row} and {first} stored heatmaps of different images; evaluate both again")
-    _, places = np.unique(stored[first]["labels"], return_index=True)
-    chosen = np.sort(places)[:EXAMPLES]
-    examples = {key: stored[first][key][chosen] for key in ("images", "masks")}
-    return examples, {row: _percent(other["relevance"][chosen]) for row, other in stored.items()}
+    places = chosen(stored[first]["labels"])
+    examples = {key: stored[first][key][places] for key in ("images", "masks")}
+    return examples, {row: _percent(other["relevance"][places]) for row, other in stored.items()}
 
 
 def _percent(relevance: np.ndarray) -> np.ndarray:
