@@ -294,8 +294,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_report(verb, "RESULTS/tables/EXPERIMENT")
 
     verb = _verb(verbs, "figures", _figures, "draw a figure as pdf and png")
-    verb.add_argument("--kind", required=True, choices=["accuracy", "heatmaps", "timing", "memory"])
-    verb.add_argument("--experiment", help="for accuracy and heatmaps")
+    verb.add_argument("--kind", required=True, choices=["accuracy", "heatmaps", "tradeoff", "timing", "memory"])
+    verb.add_argument("--experiment", help="for accuracy, heatmaps and tradeoff")
     _add_study(verb)
     _add_report(verb, "RESULTS/figures/...")
 

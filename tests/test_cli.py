@@ -9,7 +9,7 @@ import yaml
 
 from isnet_bench import cli, data, evaluation, ranges, timing, training, tuning
 from isnet_bench import config as configuration
-from isnet_bench.reporting import comparison, figures, outputs, publishing, tables, timing_figures
+from isnet_bench.reporting import comparison, figures, outputs, publishing, tables, timing_figures, tradeoff
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGES = [
@@ -27,6 +27,7 @@ STAGES = [
     (figures, "heatmaps"),
     (timing_figures, "time"),
     (timing_figures, "memory"),
+    (tradeoff, "draw"),
     (outputs, "redraw"),
     (publishing, "publish"),
 ]
@@ -88,6 +89,11 @@ RUN = ["--experiment", "mnist", "--method", "stochastic_isnet", "--seed", "3"]
             ["figures", "--kind", "heatmaps", "--experiment", "mnist"],
             "reporting.figures.heatmaps",
             ["out", "out/figures/mnist_heatmaps"],
+        ),
+        (
+            ["figures", "--kind", "tradeoff", "--experiment", "mnist"],
+            "reporting.tradeoff.draw",
+            ["out", "out/figures/mnist_tradeoff"],
         ),
         (
             ["figures", "--kind", "timing"],

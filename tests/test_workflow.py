@@ -96,7 +96,7 @@ def test_dry_run_plans_every_rule(workplace, name):
     counts = planned(run.stdout)
     assert set(counts) - {"all", "total"} == RULES
     assert counts["train"] == counts["evaluate"] == trainings
-    assert counts["figures"] == 2 * len(config["experiments"])
+    assert counts["figures"] == 3 * len(config["experiments"])
 
 
 def test_every_job_is_a_command_that_can_be_pasted(workplace):
@@ -186,6 +186,14 @@ def test_tuning_trains_every_candidate_and_tests_none(workplace):
     }
     assert {call.split()[0] for call in done} == {"prepare", "train", "range", "tune"}
     assert (workplace / "results/smoke/tables/tuning.yaml").exists()
+
+
+def test_an_empty_gallery_has_no_figure(workplace):
+    edit(workplace, lambda config: config["experiments"]["mnist"].update(gallery=[]))
+    run = snakemake(workplace, "--dry-run", "mnist", "--configfile", "config/smoke.yaml")
+    assert run.returncode == 0, run.stdout
+    assert planned(run.stdout)["figures"] == 2
+    assert "mnist_heatmaps" not in run.stdout
 
 
 def test_target_of_one_experiment(workplace):

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from isnet_bench import candidates, studies, timing, tuning
-from isnet_bench.reporting import comparison, figures, tables, timing_figures
+from isnet_bench.reporting import comparison, figures, tables, timing_figures, tradeoff
 
 __all__ = ["FIGURES", "QUANTITIES", "draw", "draw_timing", "experiments", "redraw", "timing_json"]
 
 log = logging.getLogger(__name__)
 
-FIGURES = ("accuracy", "heatmaps")
+FIGURES = ("accuracy", "heatmaps", "tradeoff")
 """The figures of an experiment, as `draw` knows them."""
 
 QUANTITIES = ("time", "memory")
@@ -23,7 +23,8 @@ QUANTITIES = ("time", "memory")
 
 def draw(kind: str, config: dict[str, Any], experiment: str, results: Path, out: Path) -> None:
     """Draw one of `FIGURES`. Raises what the figure raises."""
-    {"accuracy": figures.accuracy, "heatmaps": figures.heatmaps}[kind](config, experiment, results, out)
+    figure = {"accuracy": figures.accuracy, "heatmaps": figures.heatmaps, "tradeoff": tradeoff.draw}[kind]
+    figure(config, experiment, results, out)
 
 
 def draw_timing(quantity: str, config: dict[str, Any], results: Path, out: Path, study: str) -> None:

@@ -91,9 +91,11 @@ def runs_of(file):
 
 
 def experiment_outputs(experiment):
-    """The tables and figures of an experiment."""
+    """The tables and figures of an experiment; an empty gallery has no figure of heatmaps."""
+    no_gallery = config["experiments"][experiment].get("gallery") == []
+    kinds = ["accuracy", "tradeoff"] if no_gallery else ["accuracy", "heatmaps", "tradeoff"]
     return expand(f"{RESULTS}/tables/{experiment}.{{suffix}}", suffix=["csv", "md", "tex"]) + expand(
-        f"{RESULTS}/figures/{experiment}_{{kind}}.{{suffix}}", kind=["accuracy", "heatmaps"], suffix=["pdf", "png"]
+        f"{RESULTS}/figures/{experiment}_{{kind}}.{{suffix}}", kind=kinds, suffix=["pdf", "png"]
     )
 
 

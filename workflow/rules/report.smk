@@ -36,6 +36,7 @@ rule tables:
 rule figures:
     input:
         runs_of("metrics.json"),
+        runs_of("predictions.parquet"),
         runs_of("heatmaps.npz"),
     output:
         png=report(
@@ -48,7 +49,7 @@ rule figures:
     log:
         f"{RESULTS}/logs/{{experiment}}/{{kind}}_figure.log",
     wildcard_constraints:
-        kind="accuracy|heatmaps",
+        kind="accuracy|heatmaps|tradeoff",
     params:
         config=of_experiment("figures"),
         results=subpath(output.png, ancestor=2),
