@@ -17,6 +17,7 @@ FILES = {
         "{out}_classes.csv",
         "{out}_comparison.csv",
         "{out}_comparison.md",
+        "{out}_comparison.tex",
     ],
     "figures": ["{out}.pdf", "{out}.png"],
     "time": ["{out}", "{table}"],

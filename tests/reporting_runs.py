@@ -21,6 +21,7 @@ ACCURACY = {
     "stochastic_isnet_f8": (0.95, 0.93, 0.91),
 }
 SETS = ("iid", "ood", "deceiving")
+IMAGES = 200
 
 
 @pytest.fixture
@@ -37,6 +38,7 @@ def results(tmp_path, config):
     for row in LABELS:
         for seed in config["seeds"]:
             write_run(tmp_path / "mnist" / row / f"seed{seed}", row, seed)
+    _write_predictions(tmp_path)
     return tmp_path
 
 
@@ -112,12 +114,8 @@ def change(results, row, seed, **entries):
     return path
 
 
-IMAGES = 200
-
-
-@pytest.fixture
-def predicted(results):
-    """The run folders with predictions of 200 images, right about the share that ACCURACY says."""
+def _write_predictions(results):
+    """Predictions of 200 images, right about the share that ACCURACY says."""
     generator = np.random.default_rng(0)
     difficulty = generator.random(IMAGES)
     for row in LABELS:
@@ -127,7 +125,6 @@ def predicted(results):
                 for name, share in zip(SETS, ACCURACY[row], strict=True)
             ]
             pd.concat(tables).to_parquet(predictions_path(results, row, seed), index=False)
-    return results
 
 
 def _predictions(name, share, difficulty):

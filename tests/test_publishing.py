@@ -16,12 +16,12 @@ from isnet_bench.data import xray
 from isnet_bench.errors import BenchError
 from isnet_bench.reporting import collect, outputs, publishing, style
 
-config, results, predicted = reporting_runs.config, reporting_runs.results, reporting_runs.predicted
+config, results = reporting_runs.config, reporting_runs.results
 TEXT = "# as the user wrote it\n"
 
 
 @pytest.fixture
-def finished(config, predicted, monkeypatch):
+def finished(config, results, monkeypatch):
     """What a finished experiment leaves: also histories, a relevance range, weights, logs, and the data."""
     monkeypatch.setitem(style.RC, "savefig.dpi", 40)
     config["experiments"]["mnist"]["data"] = {"name": "mnist"}
@@ -29,17 +29,17 @@ def finished(config, predicted, monkeypatch):
     del config["experiments"]["mnist"]["methods"]["stochastic_isnet_f8"]
     for row in LABELS:
         for seed in config["seeds"]:
-            folder = collect.folder(predicted, "mnist", row, seed)
+            folder = collect.folder(results, "mnist", row, seed)
             _edit(folder / "run.json", name="mnist")
             (folder / "history.csv").write_text("epoch\n1\n")
             (folder / "weights.safetensors").write_bytes(b"0" * 1000)
-    _write(predicted / "mnist/range/original_isnet_12ab/seed0.json", "{}")
-    _write(predicted / "mnist/range/classifier/seed0/run.json", "{}")
-    _write(predicted / "mnist/range/classifier/seed0/weights.safetensors", "")
-    _write(predicted / "logs/mnist/prepare.log", "")
-    _write(predicted / "data/mnist/data.json", '{"name": "mnist"}')
-    _write(predicted / "data/mnist/iid.csv", "image\npatient_1.png\n")
-    return predicted
+    _write(results / "mnist/range/original_isnet_12ab/seed0.json", "{}")
+    _write(results / "mnist/range/classifier/seed0/run.json", "{}")
+    _write(results / "mnist/range/classifier/seed0/weights.safetensors", "")
+    _write(results / "logs/mnist/prepare.log", "")
+    _write(results / "data/mnist/data.json", '{"name": "mnist"}')
+    _write(results / "data/mnist/iid.csv", "image\npatient_1.png\n")
+    return results
 
 
 @pytest.fixture

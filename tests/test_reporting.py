@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import reporting_runs
-from reporting_runs import LABELS, SETS, change, stored_heatmaps
+from reporting_runs import LABELS, SETS, change, predictions_path, stored_heatmaps
 
 from isnet_bench.errors import BenchError
 from isnet_bench.reporting import collect, figures, tables
@@ -84,9 +84,59 @@ def test_markdown_is_in_percent_under_a_title_line(config, results):
     assert "STAND-IN" not in title
     assert [cell.strip() for cell in header.split("|")[2:5]] == ["iid (%)", "ood (%)", "deceiving (%)"]
     assert [cell.strip() for cell in body[0].split("|")[1:6]] == [
-        "ResNet (plain)", "99.7 ± 0.6", "34.8 ± 1.0", "2.1 ± 1.0", "62.0 ± 0.0",
+        "ResNet (plain)", "**99.7 ± 0.6**", "34.8 ± 1.0", "2.1 ± 1.0", "62.0 ± 0.0",
     ]  # fmt: skip
     assert len(body) == len(LABELS)
+
+
+def _all_right(results, row, name):
+    for seed in range(3):
+        path = predictions_path(results, row, seed)
+        table = pd.read_parquet(path)
+        table.loc[table["set"] == name, "prediction"] = table["label"]
+        table.to_parquet(path)
+
+
+def _cells(results, row):
+    lines = (results / "tables" / "mnist.md").read_text(encoding="utf-8").splitlines()
+    (found,) = [line for line in lines if line.startswith(f"| {LABELS[row]} ")]
+    return [cell.strip() for cell in found.split("|")[1:-1]]
+
+
+def test_the_best_score_is_bold_only_where_it_differs_from_the_second(config, results):
+    _all_right(results, "resnet", "deceiving")
+    _table(config, results)
+    # On iid images, too, it is right more often than all others; on ood images two ISNets are alike.
+    assert _cells(results, "resnet")[1:4] == ["**99.7 ± 0.6**", "34.8 ± 1.0", "**2.1 ± 1.0**"]
+    text = (results / "tables" / "mnist.md").read_text(encoding="utf-8")
+    assert text.count("**") == 4
+    assert "Bold: the highest value, if it differs significantly" in text
+    latex = (results / "tables" / "mnist.tex").read_text(encoding="utf-8")
+    assert latex.count(r"\textbf{") == 2
+    assert r" & \textbf{2.1 $\pm$ 1.0} & " in latex
+
+
+def test_oracles_are_marked_as_such_and_never_as_best(config, results):
+    config["experiments"]["mnist"]["methods"]["resnet"]["method"] = "masked_input"
+    _all_right(results, "resnet", "deceiving")
+    _table(config, results)
+    assert not [cell for cell in _cells(results, "resnet") if "**" in cell]
+    assert _cells(results, "resnet")[0] == "ResNet (plain) ‡"
+    _all_right(results, "original_isnet", "deceiving")
+    _table(config, results)
+    # Second to none but the oracle.
+    assert _cells(results, "original_isnet")[3] == "**96.5 ± 1.0**"
+    assert "‡ An oracle, which sees the true masks of test images" in (results / "tables" / "mnist.md").read_text()
+    assert r"ResNet (plain) $\ddagger$ &" in (results / "tables" / "mnist.tex").read_text()
+
+
+def test_scores_that_are_not_tested_are_never_bold(config, results):
+    _all_right(results, "resnet", "deceiving")
+    config["experiments"]["mnist"]["score"] = "auc"
+    _table(config, results)
+    text = (results / "tables" / "mnist.md").read_text()
+    assert "**" not in text
+    assert "Bold" not in text
 
 
 def test_latex_uses_booktabs_and_escapes_labels(config, results):
@@ -95,7 +145,7 @@ def test_latex_uses_booktabs_and_escapes_labels(config, results):
     text = (results / "tables" / "mnist.tex").read_text(encoding="utf-8")
     for rule in ("toprule", "midrule", "bottomrule"):
         assert text.count(f"\\{rule}") == 1
-    assert r"50 \% of A\&B\_1 & 99.7 $\pm$ 0.6 &" in text
+    assert r"50 \% of A\&B\_1 & \textbf{99.7 $\pm$ 0.6} &" in text
     assert r"\caption{MNIST with a synthetic background bias. Data: MNIST." in text
     assert not re.search(r"(?<!\\)[%_]", text.split("\n", 1)[1])
 
@@ -149,6 +199,9 @@ def test_test_sets_and_their_order_come_from_the_runs(config, results, drawn):
     first = json.loads((results / "mnist" / "resnet" / "seed0" / "metrics.json").read_text())["sets"]
     for seed in config["seeds"]:
         change(results, "resnet", seed, sets={"near": first["ood"], "far": first["iid"]})
+        predicted = pd.read_parquet(predictions_path(results, "resnet", seed)).replace({"ood": "near", "iid": "far"})
+        chosen = [predicted[predicted["set"] == name] for name in ("near", "far")]
+        pd.concat(chosen).to_parquet(predictions_path(results, "resnet", seed))
     table = _table(config, results)
     assert list(table.columns[2:5]) == ["near_accuracy_mean", "near_accuracy_std", "far_accuracy_mean"]
     figures.accuracy(config, "mnist", results, results / "a")

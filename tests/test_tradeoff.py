@@ -10,8 +10,7 @@ from scipy import stats
 
 from isnet_bench.reporting import collect, comparison, labels, statistics, style, tradeoff
 
-config, predicted, drawn = reporting_runs.config, reporting_runs.predicted, reporting_runs.drawn
-results = reporting_runs.results
+config, results, drawn = reporting_runs.config, reporting_runs.results, reporting_runs.drawn
 
 
 def _summary(config, results):
@@ -23,10 +22,10 @@ def _texts(panel):
     return sorted(text.get_text() for text in panel.texts)
 
 
-def test_summary_has_the_score_and_the_time_with_intervals(config, predicted):
-    table = _summary(config, predicted)
+def test_summary_has_the_score_and_the_time_with_intervals(config, results):
+    table = _summary(config, results)
     assert list(table.index) == ["resnet", "original_isnet", "stochastic_isnet", "stochastic_isnet_f8"]
-    frame = comparison.predictions(collect.runs(config, "mnist", predicted), predicted)
+    frame = comparison.predictions(collect.runs(config, "mnist", results), results)
     expected = statistics.estimates(frame).set_index(["set", "method"]).loc["ood"]
     np.testing.assert_allclose(
         table[["score", "score_low", "score_high"]], 100 * expected.loc[table.index, ["value", "low", "high"]]
@@ -38,12 +37,12 @@ def test_summary_has_the_score_and_the_time_with_intervals(config, predicted):
     np.testing.assert_allclose(table[["seconds", "seconds_low", "seconds_high"]], np.tile(expected, (4, 1)))
 
 
-def test_figure_shows_every_row_with_intervals_in_both_directions(config, predicted, drawn):
+def test_figure_shows_every_row_with_intervals_in_both_directions(config, results, drawn):
     for place, row in enumerate(LABELS):
         for seed in config["seeds"]:
-            change(predicted, row, seed, train_seconds=20.0 * 2**place + seed)
-    table = _summary(config, predicted)
-    tradeoff.draw(config, "mnist", predicted, predicted / "t")
+            change(results, row, seed, train_seconds=20.0 * 2**place + seed)
+    table = _summary(config, results)
+    tradeoff.draw(config, "mnist", results, results / "t")
     (panel,) = drawn[0].axes
     assert panel.get_xscale() == "log"
     assert panel.get_ylabel() == "Accuracy, ood (%)"
@@ -58,9 +57,9 @@ def test_figure_shows_every_row_with_intervals_in_both_directions(config, predic
     assert title.startswith("MNIST with a synthetic background bias Data: MNIST 3 seeds; bars: 95 % intervals")
 
 
-def test_many_rows_close_to_the_best_one_are_enlarged(config, predicted, drawn, monkeypatch):
+def test_many_rows_close_to_the_best_one_are_enlarged(config, results, drawn, monkeypatch):
     monkeypatch.setattr(tradeoff, "_CROWD", 3)
-    tradeoff.draw(config, "mnist", predicted, predicted / "t")
+    tradeoff.draw(config, "mnist", results, results / "t")
     whole, part = drawn[0].axes
     assert _texts(whole) == [LABELS["resnet"]]
     assert len(whole.containers) == 4
@@ -68,20 +67,20 @@ def test_many_rows_close_to_the_best_one_are_enlarged(config, predicted, drawn, 
     assert len(part.containers) == 3
 
 
-def test_one_seed_has_no_interval_of_the_time_and_says_so(config, predicted, drawn):
+def test_one_seed_has_no_interval_of_the_time_and_says_so(config, results, drawn):
     config["seeds"] = [1]
-    tradeoff.draw(config, "mnist", predicted, predicted / "t")
+    tradeoff.draw(config, "mnist", results, results / "t")
     _, _, bars = drawn[0].axes[0].containers[0]
     assert len(bars) == 1
     assert "1 seed; bars: 95 % intervals over test images" in drawn[0].get_suptitle()
 
 
-def test_stand_in_data_and_the_score_are_named(config, predicted, drawn):
+def test_stand_in_data_and_the_score_are_named(config, results, drawn):
     config["experiments"]["mnist"]["score"] = "macro_f1"
     for row in LABELS:
         for seed in config["seeds"]:
-            change(predicted, row, seed, data="digits (stand-in for MNIST)", stand_in=True)
-    tradeoff.draw(config, "mnist", predicted, predicted / "t")
+            change(results, row, seed, data="digits (stand-in for MNIST)", stand_in=True)
+    tradeoff.draw(config, "mnist", results, results / "t")
     assert drawn[0].get_suptitle().startswith("STAND-IN DATA: MNIST")
     assert drawn[0].axes[0].get_ylabel() == "Macro F1, ood (%)"
 

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from isnet_bench import config as configuration
+from isnet_bench import methods
 from isnet_bench.errors import BenchError
 from isnet_bench.files import read_json
 from isnet_bench.reporting import style
@@ -85,7 +86,8 @@ class Runs:
     method, label, seed, set, those of `SCORES`, background_relevance (NaN: none), background_area, prediction_changes
     (fractions of 1), images, per_class, confusion and train_seconds. ``sets`` are the test sets in the order in which
     the data set declares them; ``score`` is the one of `SCORES` that tables for people and figures show;
-    ``explainers`` has the name of what explained each method; ``gallery`` are the methods whose heatmaps are drawn.
+    ``explainers`` has the name of what explained each method; ``gallery`` are the methods whose heatmaps are drawn;
+    ``oracles`` are those that see the masks of test images.
     """
 
     experiment: str
@@ -99,6 +101,7 @@ class Runs:
     sets: tuple[str, ...]
     looks: Mapping[str, style.Look]
     gallery: tuple[str, ...]
+    oracles: tuple[str, ...]
     frame: pd.DataFrame
 
     @property
@@ -135,8 +138,9 @@ def runs(config: dict[str, Any], experiment: str, results: Path) -> Runs:
     BenchError
         If a run is missing or unreadable, or if runs were made on different data.
     """
-    labels = {entry.row: entry.label for entry in configuration.experiment_entries(config, experiment)}
-    looks = style.row_looks(configuration.experiment_entries(config, experiment))
+    entries = configuration.experiment_entries(config, experiment)
+    labels = {entry.row: entry.label for entry in entries}
+    looks = style.row_looks(entries)
     if not looks:
         raise BenchError(f"experiment {experiment} has no methods to report on; name some in the configuration")
     found = {(row, seed): _metrics(results, experiment, row, seed) for row in looks for seed in config["seeds"]}
@@ -162,6 +166,7 @@ def runs(config: dict[str, Any], experiment: str, results: Path) -> Runs:
         sets=tuple(first["sets"]),
         looks=looks,
         gallery=_chosen(looks, config["experiments"][experiment].get("gallery")),
+        oracles=tuple(entry.row for entry in entries if methods.get(entry.method).oracle),
         frame=pd.DataFrame(records).astype(
             dict.fromkeys([*SCORES, "background_relevance", "prediction_changes"], float)
         ),

@@ -237,7 +237,7 @@ def against_best(pairs: pd.DataFrame, candidates: Collection[str]) -> pd.DataFra
     return found.sort_values(["set", "method"], key=lambda column: column.map(places), ignore_index=True)
 
 
-def best_marks(pairs: pd.DataFrame) -> dict[str, str | None]:
+def best_marks(pairs: pd.DataFrame, outside: Collection[str] = ()) -> dict[str, str | None]:
     """Return for each test set the method that may be marked as the best, None where none may.
 
     Parameters
@@ -245,9 +245,12 @@ def best_marks(pairs: pd.DataFrame) -> dict[str, str | None]:
     pairs : DataFrame
         What `pairwise` returned: the method with the highest value is marked if it differs significantly, after
         Holm's correction, from the runner-up.
+    outside : collection of str
+        Methods that do not compete, such as oracles: neither marked nor runner-up.
     """
     marks = {}
-    for name, rows in _both_ways(pairs).groupby("set", sort=False):
+    competing = pairs[~pairs[["method", "other"]].isin(outside).any(axis=1)]
+    for name, rows in _both_ways(competing).groupby("set", sort=False):
         ranked = rows.drop_duplicates("method").sort_values("value", ascending=False, kind="stable")
         first, second = ranked["method"].iloc[:2]
         (p,) = rows.loc[(rows["method"] == first) & (rows["other"] == second), "p_holm"]

@@ -15,7 +15,7 @@ rule tables:
         md=f"{RESULTS}/tables/{{experiment}}.md",
         tex=f"{RESULTS}/tables/{{experiment}}.tex",
         classes=f"{RESULTS}/tables/{{experiment}}_classes.csv",
-        comparison=multiext(f"{RESULTS}/tables/{{experiment}}_comparison", ".csv", ".md"),
+        comparison=multiext(f"{RESULTS}/tables/{{experiment}}_comparison", ".csv", ".md", ".tex"),
     log:
         f"{RESULTS}/logs/{{experiment}}/tables.log",
     params:
