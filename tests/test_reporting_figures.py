@@ -1,5 +1,6 @@
 """Figures from run folders that the tests write themselves, and their look."""
 
+import itertools
 import re
 
 import matplotlib.image
@@ -28,6 +29,26 @@ def test_accuracy_figure_shows_every_seed_mean_and_spread(config, results, drawn
     _, _, (whisker,) = panels[1].containers[0]
     np.testing.assert_allclose(whisker.get_segments()[0][:, 0], [33.8, 35.8])
     assert "34.8" in [text.get_text() for text in panels[1].texts]
+
+
+def test_more_rows_than_a_column_has_room_for_take_a_page(config, results, drawn, monkeypatch):
+    figures.accuracy(config, "mnist", results, results / "a")
+    monkeypatch.setattr(figures, "_COLUMN_ROWS", 3)
+    figures.accuracy(config, "mnist", results, results / "a")
+    sizes = [25.4 * fig.get_figwidth() for fig in drawn]
+    np.testing.assert_allclose(sizes, [style.COLUMN_MM, style.PAGE_MM])
+    labels = [[tick.get_text() for tick in fig.axes[0].get_yticklabels()] for fig in drawn]
+    assert max(label.count("\n") for label in labels[0]) == 1
+    assert labels[1] == [LABELS[row] for row in ("resnet", "original_isnet", "stochastic_isnet", "stochastic_isnet_f8")]
+
+
+def test_labels_of_neighbouring_rows_have_room(config, results, drawn):
+    config["experiments"]["mnist"]["methods"]["resnet"]["label"] = "A very long name of a method that takes four lines"
+    figures.accuracy(config, "mnist", results, results / "a")
+    fig = drawn[0]
+    fig.draw_without_rendering()
+    boxes = [tick.get_window_extent() for tick in fig.axes[0].get_yticklabels()]
+    assert not any(above.overlaps(below) for above, below in itertools.pairwise(boxes))
 
 
 def test_heatmaps_share_one_symmetric_scale_with_white_at_zero(config, results, drawn):

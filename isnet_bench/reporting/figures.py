@@ -16,22 +16,28 @@ from isnet_bench.errors import BenchError
 from isnet_bench.reporting import collect, style, tables
 
 EXAMPLES = 4
-_LABEL_CHARACTERS = 18
+# More rows than a column has room for, or more panels, take the width of a page.
+_COLUMN_ROWS = 9
+_COLUMN_PANELS = 4
+# Characters of a label's line by the figure's width, height of that line, and height of a row at least.
+_LABEL_CHARACTERS = {style.COLUMN_MM: 18, style.PAGE_MM: 40}
+_LINE_MM = 2.8
+_ROW_MM = {style.COLUMN_MM: 6.5, style.PAGE_MM: 5.0}
 
 
 def accuracy(config: dict[str, Any], experiment: str, results: Path, out: Path) -> None:
     """The experiment's score of each method on each test set: every seed, mean and sample standard deviation."""
     runs = collect.runs(config, experiment, Path(results))
-    width = style.COLUMN_MM if len(runs.sets) <= 4 else style.PAGE_MM
+    narrow = len(runs.sets) <= _COLUMN_PANELS and len(runs.looks) <= _COLUMN_ROWS
+    width = style.COLUMN_MM if narrow else style.PAGE_MM
+    labels = [textwrap.fill(label, _LABEL_CHARACTERS[width]) for label in runs.labels.values()]
+    row = max(_ROW_MM[width], _LINE_MM * max(label.count("\n") + 1 for label in labels))
     with matplotlib.rc_context(style.RC):
-        fig = style.figure(28 + 6.5 * len(runs.looks), width)
+        fig = style.figure(28 + row * len(runs.looks), width)
         panels = fig.subplots(1, len(runs.sets), sharey=True, squeeze=False)[0]
         for panel, name in zip(panels, runs.sets, strict=True):
             _accuracy_panel(panel, runs, name)
-        panels[0].set_yticks(
-            range(len(runs.looks)),
-            [textwrap.fill(label, _LABEL_CHARACTERS) for label in runs.labels.values()],
-        )
+        panels[0].set_yticks(range(len(runs.looks)), labels)
         panels[0].set_ylim(len(runs.looks) - 0.35, -0.6)
         many = "" if len(runs.seeds) == 1 else " (dots); mean ± sample std (bars)"
         fig.supxlabel(f"{collect.SCORES[runs.score]} (%)", fontsize=7)
