@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 RUN := PATH="$(abspath $(VENV))/bin:$$PATH"
 SNAKEMAKE := $(RUN) snakemake --cores $(CORES)
 
-.PHONY: reproduce smoke test bench tune figures publish lint environment clean distclean help
+.PHONY: reproduce smoke test bench tune figures report publish lint environment clean distclean help
 .DELETE_ON_ERROR:
 
 reproduce: $(READY)  ## everything of CONFIG (default: config/config.yaml)
@@ -30,6 +30,10 @@ tune: $(READY)  ## choose the hyper-parameters again, by iid validation images a
 
 figures: $(READY)  ## every table and figure of results/published again, from its numbers alone
 	$(RUN) OMP_NUM_THREADS=1 python -m isnet_bench redraw --config $(PUBLISHED)/config.yaml --results $(PUBLISHED)
+
+report: $(READY)  ## one page with every table and figure of CONFIG's finished runs, RESULTS/report.html
+	$(SNAKEMAKE) --configfile $(CONFIG) --report $(RESULTS)/report.html
+	$(RUN) python workflow/report/check.py $(RESULTS)/report.html
 
 publish: $(READY)  ## put the finished runs of CONFIG, in short, into results/published
 	$(RUN) OMP_NUM_THREADS=1 python -m isnet_bench publish --config $(CONFIG) --results $(RESULTS) --out $(PUBLISHED)

@@ -149,6 +149,15 @@ def _tables(args: argparse.Namespace, config: dict[str, Any]) -> None:
     comparison.write(config, args.experiment, results, out.with_name(f"{out.name}_comparison"))
 
 
+def _page(args: argparse.Namespace, config: dict[str, Any]) -> None:
+    from isnet_bench.reporting import outputs, timing_page
+
+    results = args.results or _root(config)
+    for study in _studies(args, config, args.out):
+        out = args.out or results / "tables" / f"timing{studies.suffix(study)}.html"
+        timing_page.write(outputs.timing_json(results, study), out)
+
+
 def _figures(args: argparse.Namespace, config: dict[str, Any]) -> None:
     from isnet_bench.reporting import outputs
 
@@ -292,6 +301,11 @@ def _parser() -> argparse.ArgumentParser:
     verb = _verb(verbs, "tables", _tables, "write an experiment's table as csv, Markdown and LaTeX")
     verb.add_argument("--experiment", required=True)
     _add_report(verb, "RESULTS/tables/EXPERIMENT")
+
+    verb = _verb(verbs, "page", _page, "write the measured training steps as a page of HTML")
+    _add_study(verb)
+    _add_results(verb)
+    verb.add_argument("--out", type=Path, help="page (default: RESULTS/tables/timing.html)")
 
     verb = _verb(verbs, "figures", _figures, "draw a figure as pdf and png")
     verb.add_argument("--kind", required=True, choices=["accuracy", "heatmaps", "tradeoff", "timing", "memory"])

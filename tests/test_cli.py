@@ -9,7 +9,16 @@ import yaml
 
 from isnet_bench import cli, data, evaluation, ranges, timing, training, tuning
 from isnet_bench import config as configuration
-from isnet_bench.reporting import comparison, figures, outputs, publishing, tables, timing_figures, tradeoff
+from isnet_bench.reporting import (
+    comparison,
+    figures,
+    outputs,
+    publishing,
+    tables,
+    timing_figures,
+    timing_page,
+    tradeoff,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGES = [
@@ -27,6 +36,7 @@ STAGES = [
     (figures, "heatmaps"),
     (timing_figures, "time"),
     (timing_figures, "memory"),
+    (timing_page, "write"),
     (tradeoff, "draw"),
     (outputs, "redraw"),
     (publishing, "publish"),
@@ -105,6 +115,7 @@ RUN = ["--experiment", "mnist", "--method", "stochastic_isnet", "--seed", "3"]
             "reporting.timing_figures.memory",
             ["out/timing/training_step.json", "out/figures/training_memory_vs_classes"],
         ),
+        (["page"], "reporting.timing_page.write", ["out/timing/training_step.json", "out/tables/timing.html"]),
         (["redraw"], "reporting.outputs.redraw", ["out"]),
         (["publish"], "reporting.publishing.publish", ["out", "out/published"]),
     ],

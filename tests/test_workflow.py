@@ -23,6 +23,7 @@ RULES = {
     "tables",
     "figures",
     "timing",
+    "timing_page",
     "timing_figure",
 }
 ON_DEMAND = {"segment", "tuning"}
@@ -132,7 +133,7 @@ def test_configfile_replaces_the_default_and_config_goes_on_top(workplace):
     assert "wildcards: experiment=mnist" not in run.stdout
     assert "output: elsewhere/other/resnet/seed4/weights.safetensors" in run.stdout
     assert "seed0" not in run.stdout
-    assert not planned(run.stdout).keys() & {"timing", "timing_figure"}
+    assert not planned(run.stdout).keys() & {"timing", "timing_page", "timing_figure"}
 
 
 def test_second_call_does_nothing_and_a_change_runs_only_what_it_touches(workplace):
@@ -168,11 +169,11 @@ def test_second_call_does_nothing_and_a_change_runs_only_what_it_touches(workpla
 
     edit(workplace, lambda c: c["timing"].update(rounds=3))
     snakemake(workplace, *smoke)
-    assert calls(workplace) == {"time": 1, "figures": 2}
+    assert calls(workplace) == {"time": 1, "page": 1, "figures": 2}
 
     edit(workplace, lambda c: c["timing"].update(studies={"larger": {"batch_size": 8}}))
     snakemake(workplace, *smoke)
-    assert calls(workplace) == {"time": 1, "figures": 2}
+    assert calls(workplace) == {"time": 1, "page": 1, "figures": 2}
     assert (workplace / "results/smoke/figures/training_memory_vs_classes_larger.png").exists()
 
 

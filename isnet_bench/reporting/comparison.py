@@ -30,9 +30,9 @@ BOLD = (
 
 
 def write(config: dict[str, Any], experiment: str, results: Path, out: Path) -> None:
-    """Write ``out.csv`` (one row per test set and method, fractions of 1), ``out.md`` and ``out.tex`` (percent).
+    """Write ``out.csv`` (one row per test set and method, fractions of 1), ``out.md``, ``out.tex`` and ``out.html``.
 
-    The latter two have one table for each test set.
+    The latter three are in percent, and have one table for each test set.
 
     Raises
     ------
@@ -46,6 +46,13 @@ def write(config: dict[str, Any], experiment: str, results: Path, out: Path) -> 
         "csv": table.to_csv(index=False, float_format="%.6g"),
         "md": "\n\n".join([caption(runs), *(_section(name, rows, runs) for name, rows in sets.items())]) + "\n",
         "tex": markup.BOOKTABS + "\n".join(_latex(name, rows, runs) for name, rows in sets.items()),
+        "html": markup.page(
+            runs.heading,
+            [
+                markup.paragraph(caption(runs)),
+                *(part for name, rows in sets.items() for part in _html(name, rows, runs)),
+            ],
+        ),
     }
     out = Path(out)
     for kind, text in contents.items():
@@ -142,6 +149,11 @@ def _latex(name: str, rows: pd.DataFrame, runs: collect.Runs) -> str:
     text = " ".join([f"{name} test images.", caption(runs), *_reference(rows), *oracle_note(runs)])
     shown, bold = _readable(rows, runs)
     return markup.latex(shown, text, f"{runs.experiment}_comparison_{name}", bold=bold)
+
+
+def _html(name: str, rows: pd.DataFrame, runs: collect.Runs) -> list[str]:
+    texts = [markup.paragraph(text) for text in [*_reference(rows), *oracle_note(runs)]]
+    return [markup.paragraph(name, "h2"), markup.html_table(*_readable(rows, runs)), *texts]
 
 
 def _reference(rows: pd.DataFrame) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from isnet_bench import candidates, studies, timing, tuning
-from isnet_bench.reporting import comparison, figures, tables, timing_figures, tradeoff
+from isnet_bench.reporting import comparison, figures, tables, timing_figures, timing_page, tradeoff
 
 __all__ = ["FIGURES", "QUANTITIES", "draw", "draw_timing", "experiments", "redraw", "timing_json"]
 
@@ -83,5 +83,6 @@ def _experiment(config: dict[str, Any], experiment: str, results: Path) -> None:
 def _timing(config: dict[str, Any], study: str, results: Path) -> None:
     end = studies.suffix(study)
     timing.table(timing_json(results, study), results / "tables" / f"timing{end}.csv")
+    timing_page.write(timing_json(results, study), results / "tables" / f"timing{end}.html")
     for quantity in QUANTITIES:
         draw_timing(quantity, config, results, results / "figures" / f"training_{quantity}_vs_classes{end}", study)

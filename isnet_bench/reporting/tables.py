@@ -16,7 +16,7 @@ MARK = " †"
 
 
 def write(config: dict[str, Any], experiment: str, results: Path, out: Path) -> None:
-    """Write ``out.csv`` (one row per method, fractions of 1), ``out.md`` and ``out.tex`` (percent), and
+    """Write ``out.csv`` (one row per method, fractions of 1), ``out.md``, ``out.tex`` and ``out.html`` (percent), and
     ``out_classes.csv`` (one row per method, test set and class).
 
     Raises
@@ -33,6 +33,14 @@ def write(config: dict[str, Any], experiment: str, results: Path, out: Path) -> 
         "csv": table.to_csv(index=False, float_format="%.6g"),
         "md": "\n\n".join([caption(runs), markup.markdown(shown, bold), *footnotes(runs)]) + "\n",
         "tex": markup.BOOKTABS + markup.latex(shown, text, experiment, bold=bold),
+        "html": markup.page(
+            runs.heading,
+            [
+                markup.paragraph(caption(runs)),
+                markup.html_table(shown, bold),
+                *map(markup.paragraph, footnotes(runs)),
+            ],
+        ),
     }
     out = Path(out)
     files = {f"{out.name}.{kind}": text for kind, text in contents.items()}

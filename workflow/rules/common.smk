@@ -94,7 +94,7 @@ def experiment_outputs(experiment):
     """The tables and figures of an experiment; an empty gallery has no figure of heatmaps."""
     no_gallery = config["experiments"][experiment].get("gallery") == []
     kinds = ["accuracy", "tradeoff"] if no_gallery else ["accuracy", "heatmaps", "tradeoff"]
-    return expand(f"{RESULTS}/tables/{experiment}.{{suffix}}", suffix=["csv", "md", "tex"]) + expand(
+    return expand(f"{RESULTS}/tables/{experiment}.{{suffix}}", suffix=["csv", "md", "tex", "html"]) + expand(
         f"{RESULTS}/figures/{experiment}_{{kind}}.{{suffix}}", kind=kinds, suffix=["pdf", "png"]
     )
 
@@ -106,7 +106,7 @@ def segment_outputs():
 
 def timing_outputs():
     """The tables and figures of the timing studies, where they are asked for."""
-    return expand(f"{RESULTS}/tables/timing{{study}}.csv", study=STUDIES) + expand(
+    return expand(f"{RESULTS}/tables/timing{{study}}.{{suffix}}", study=STUDIES, suffix=["csv", "html"]) + expand(
         f"{RESULTS}/figures/training_{{quantity}}_vs_classes{{study}}.{{suffix}}",
         quantity=["time", "memory"],
         study=STUDIES,
