@@ -14,7 +14,7 @@ from isnet_bench import cli
 from isnet_bench import data as datasets
 from isnet_bench.data import xray
 from isnet_bench.errors import BenchError
-from isnet_bench.reporting import collect, outputs, publishing, style
+from isnet_bench.reporting import collect, figures, outputs, publishing, style
 
 config, results = reporting_runs.config, reporting_runs.results
 TEXT = "# as the user wrote it\n"
@@ -103,7 +103,8 @@ def test_heatmaps_are_the_drawn_ones(config, finished, tmp_path):
     np.testing.assert_allclose(found["relevance"], stored["relevance"] / largest, atol=5e-4)
 
 
-def test_tables_and_figures_come_out_of_a_snapshot_again(config, finished, tmp_path):
+def test_tables_and_figures_come_out_of_a_snapshot_again(config, finished, tmp_path, monkeypatch):
+    monkeypatch.setattr(figures, "EXAMPLES", 1)
     out = tmp_path / "out"
     publishing.publish(config, TEXT, finished, out)
     before = {name: (out / name).read_bytes() for name in _files(out)}
