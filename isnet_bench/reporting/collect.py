@@ -32,7 +32,7 @@ PREDICTED = ["set", "index", "label", "prediction"]
 """What reporting reads of a run's predictions."""
 
 _FRACTION = {"type": "number", "minimum": 0, "maximum": 1}
-_METRICS = {
+_METRICS_SCHEMA = {
     "type": "object",
     "required": ["data", "stand_in", "method", "seed", "explainer", "sets", "prediction_changes", "train_seconds"],
     "properties": {
@@ -65,7 +65,7 @@ _METRICS = {
     },
 }
 _KEPT = (*SCORES, "background_relevance", "background_area", "images", "per_class", "confusion")
-_RUN = {
+_RUN_SCHEMA = {
     "type": "object",
     "required": ["data"],
     "properties": {
@@ -76,6 +76,8 @@ _RUN = {
         }
     },
 }
+
+_METRICS, _RUN = (jsonschema.Draft202012Validator(schema) for schema in (_METRICS_SCHEMA, _RUN_SCHEMA))
 
 
 @dataclass(frozen=True)
@@ -249,13 +251,13 @@ def _check_same_data(first: dict[str, Any], other: dict[str, Any], run: Path) ->
         )
 
 
-def _json(path: Path, schema: dict[str, Any], verb: str) -> dict[str, Any]:
+def _json(path: Path, schema: jsonschema.Draft202012Validator, verb: str) -> dict[str, Any]:
     content = read_json(path, _again(path, verb))
+    error = jsonschema.exceptions.best_match(schema.iter_errors(content))
+    if error is not None:
+        raise BenchError(f"{path} is wrong at {error.json_path}: {error.message}; {_again(path, verb)}")
     try:
-        jsonschema.validate(content, schema)
         json.dumps(content, allow_nan=False)
-    except jsonschema.ValidationError as error:
-        raise BenchError(f"{path} is wrong at {error.json_path}: {error.message}; {_again(path, verb)}") from error
     except ValueError as error:
         raise BenchError(f"{path} holds a number that is not finite; {_again(path, verb)}") from error
     return content
