@@ -31,6 +31,11 @@ include: "workflow/rules/timing.smk"
 include: "workflow/rules/experiments.smk"
 
 
+if VARIATIONS:
+
+    include: "workflow/rules/variations.smk"
+
+
 if TUNING is not None:
 
     include: "workflow/rules/tuning.smk"

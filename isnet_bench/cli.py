@@ -130,6 +130,14 @@ def _tune(args: argparse.Namespace, config: dict[str, Any]) -> None:
     tuning.select(config, results, args.out or results / "tables" / "tuning")
 
 
+def _study(args: argparse.Namespace, config: dict[str, Any]) -> None:
+    from isnet_bench.reporting import variation_figures, variations
+
+    results = args.results or _root(config)
+    variations.write(config, args.study, results, args.out or results / "tables" / args.study)
+    variation_figures.draw(config, args.study, results, args.figure or results / "figures" / args.study)
+
+
 def _time(args: argparse.Namespace, config: dict[str, Any]) -> None:
     from isnet_bench import timing
 
@@ -292,6 +300,11 @@ def _parser() -> argparse.ArgumentParser:
 
     verb = _verb(verbs, "tune", _tune, "choose among the trained candidates of each method, by validation images alone")
     _add_report(verb, "RESULTS/tables/tuning")
+
+    verb = _verb(verbs, "study", _study, "write the table of a study's trained and tested runs, and draw its figure")
+    verb.add_argument("--study", required=True, help="one of the configuration's studies")
+    _add_report(verb, "RESULTS/tables/STUDY")
+    verb.add_argument("--figure", type=Path, help="path without suffix (default: RESULTS/figures/STUDY)")
 
     verb = _verb(verbs, "time", _time, "measure the time of a training step against the number of classes")
     _add_study(verb)
