@@ -131,11 +131,11 @@ def _tune(args: argparse.Namespace, config: dict[str, Any]) -> None:
 
 
 def _study(args: argparse.Namespace, config: dict[str, Any]) -> None:
-    from isnet_bench.reporting import variation_figures, variations
+    from isnet_bench.reporting import outputs
 
     results = args.results or _root(config)
-    variations.write(config, args.study, results, args.out or results / "tables" / args.study)
-    variation_figures.draw(config, args.study, results, args.figure or results / "figures" / args.study)
+    table, figure = args.out or results / "tables" / args.study, args.figure or results / "figures" / args.study
+    outputs.write_study(config, args.study, results, table, figure)
 
 
 def _time(args: argparse.Namespace, config: dict[str, Any]) -> None:

@@ -24,6 +24,7 @@ FILES = {
     "figures": ["{out}.pdf", "{out}.png"],
     "page": ["{out}"],
     "time": ["{out}", "{table}"],
+    "study": ["{out}.csv", "{out}.md", "{out}.tex", "{figure}.pdf", "{figure}.png"],
 }
 
 verb, *rest = sys.argv[1:]

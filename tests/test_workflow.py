@@ -26,7 +26,7 @@ RULES = {
     "timing_page",
     "timing_figure",
 }
-ON_DEMAND = {"segment", "tuning"}
+ON_DEMAND = {"segment", "tuning", "study"}
 BLOCK = {"method": "original_isnet", "params": {"propagation": "block"}}
 
 
@@ -195,6 +195,38 @@ def test_an_empty_gallery_has_no_figure(workplace):
     assert run.returncode == 0, run.stdout
     assert planned(run.stdout)["figures"] == 2
     assert "mnist_heatmaps" not in run.stdout
+
+
+def test_a_study_is_a_target_and_another_value_runs_nothing_again(workplace):
+    target = ["fraction", "--configfile", "config/smoke.yaml"]
+    assert snakemake(workplace, *target).returncode == 0
+    done = calls(workplace)
+    rows = ("stochastic_isnet_1", "stochastic_isnet_1_8")
+    assert {call: count for call, count in done.items() if call.startswith("train ")} == {
+        "train range_classifier 0": 2,
+        **{f"train {row} 0": 2 for row in rows},
+    }
+    assert (done["prepare"], done["study"], done["tables"], done["figures"]) == (2, 1, 0, 0)
+    assert (workplace / "results/smoke/figures/fraction.pdf").exists()
+    assert "Nothing to be done" in snakemake(workplace, *target).stdout
+
+    edit(workplace, lambda c: c["studies"]["fraction"]["vary"][0]["values"].update({"1/4": 0.25}))
+    assert "Nothing to be done" not in snakemake(workplace, *target).stdout
+    assert calls(workplace) == {"train stochastic_isnet_1_4 0": 2, "evaluate stochastic_isnet_1_4 0": 2, "study": 1}
+
+    def add_a_study(config):
+        config["studies"]["other"] = {**config["studies"]["fraction"], "rows": ["dual_isnet"]}
+        config["experiments"]["mnist"]["methods"]["gain"] = {"params": {"mask_weight": 7.0}}
+
+    edit(workplace, add_a_study)
+    assert "Nothing to be done" in snakemake(workplace, *target).stdout
+    assert planned(snakemake(workplace, "--dry-run", "studies", *target[1:]).stdout)["study"] == 1
+
+
+@pytest.mark.parametrize("study", yaml.safe_load((ROOT / "config" / "config.yaml").read_text())["studies"])
+def test_every_study_of_the_default_configuration_is_a_target(workplace, study):
+    run = snakemake(workplace, "--dry-run", "--quiet", "all", study)
+    assert run.returncode == 0, run.stdout
 
 
 def test_target_of_one_experiment(workplace):

@@ -8,9 +8,29 @@ from pathlib import Path
 from typing import Any
 
 from isnet_bench import candidates, studies, timing, tuning
-from isnet_bench.reporting import comparison, figures, tables, timing_figures, timing_page, tradeoff
+from isnet_bench import variations as settings
+from isnet_bench.reporting import (
+    comparison,
+    figures,
+    tables,
+    timing_figures,
+    timing_page,
+    tradeoff,
+    variation_figures,
+    variations,
+)
 
-__all__ = ["FIGURES", "QUANTITIES", "draw", "draw_timing", "experiments", "redraw", "timing_json"]
+__all__ = [
+    "FIGURES",
+    "QUANTITIES",
+    "draw",
+    "draw_timing",
+    "experiments",
+    "finished_studies",
+    "redraw",
+    "timing_json",
+    "write_study",
+]
 
 log = logging.getLogger(__name__)
 
@@ -33,9 +53,28 @@ def draw_timing(quantity: str, config: dict[str, Any], results: Path, out: Path,
     figure(config, timing_json(results, study), out, study)
 
 
+def write_study(config: dict[str, Any], study: str, results: Path, table: Path, figure: Path) -> None:
+    """Write table and figure of a study, paths being without suffix. Raises what they raise."""
+    variations.write(config, study, results, table)
+    variation_figures.draw(config, study, results, figure)
+
+
 def experiments(config: Mapping[str, Any]) -> list[str]:
-    """Return the experiments that have tables and figures; the candidates of tuning have a table of their own."""
-    return [name for name in config["experiments"] if name != candidates.experiment(config)]
+    """Return the experiments that have tables and figures; those of tuning and of studies have others, of their own."""
+    others = {candidates.experiment(config), *settings.owners(config)}
+    return [name for name in config["experiments"] if name not in others]
+
+
+def finished_studies(config: Mapping[str, Any], results: Path) -> list[str]:
+    """Return the studies whose runs are all there: studies are made on demand."""
+    finished = []
+    for study in settings.names(config):
+        there = [(folder / "metrics.json").is_file() for folder in variations.folders(config, study, results)]
+        if all(there):
+            finished.append(study)
+        elif any(there):
+            log.warning("study %s is left out: %d of its %d runs are there", study, sum(there), len(there))
+    return finished
 
 
 def timing_json(results: Path, study: str) -> Path:
@@ -47,7 +86,8 @@ def redraw(config: dict[str, Any], results: Path) -> None:
     """Write every table and figure of a configuration's finished runs, in ``tables`` and ``figures`` of `results`.
 
     Nothing is trained, evaluated or timed, and no data are needed: metrics, predictions, heatmaps, records and
-    measured times are read below `results`. Tuning's tables are written if its candidates are there.
+    measured times are read below `results`. Tuning's tables are written if its candidates are there, and those of a
+    study if all of its runs are.
 
     Parameters
     ----------
@@ -66,6 +106,8 @@ def redraw(config: dict[str, Any], results: Path) -> None:
         _experiment(config, experiment, results)
     for study in studies.names(config):
         _timing(config, study, results)
+    for study in finished_studies(config, results):
+        write_study(config, study, results, results / "tables" / study, results / "figures" / study)
     tuned = candidates.experiment(config)
     if tuned is not None and (results / tuned).is_dir():
         tuning.tables(config, results, results / "tables" / "tuning")

@@ -15,7 +15,7 @@ from isnet_bench import candidates, studies
 from isnet_bench import data as datasets
 from isnet_bench.errors import BenchError
 from isnet_bench.files import read_json, replacing
-from isnet_bench.reporting import collect, comparison, figures, outputs
+from isnet_bench.reporting import collect, comparison, figures, outputs, variations
 
 __all__ = ["permitted", "publish"]
 
@@ -33,8 +33,8 @@ def publish(config: dict[str, Any], text: str, results: Path, out: Path) -> None
     It holds the configuration (``config.yaml``), of each run its record, history, metrics and predictions (set, index,
     label, prediction), relevance ranges, measured times, what the data are (``data.json``), of the first seed of each
     row of the gallery the heatmaps that are drawn, and the tables and figures, drawn from just that. Images are
-    published only where `permitted`. Records of tuning and of the segmentation are added where they are in `results`.
-    A snapshot of the same experiments that is there already is replaced.
+    published only where `permitted`. Records of tuning, of finished studies and of the segmentation are added where
+    they are in `results`. A snapshot of the same experiments that is there already is replaced.
 
     Parameters
     ----------
@@ -191,6 +191,10 @@ def _copy_rest(config: dict[str, Any], results: Path, out: Path) -> None:
         for path in [*records, results / "tables" / "tuning.json"]:
             _copy(path, out / path.relative_to(results))
         _remove_others(out / tuned, kept)
+    for study in outputs.finished_studies(config, results):
+        for folder in variations.folders(config, study, results):
+            for name in (*_RECORDS, "metrics.json"):
+                _copy(folder / name, out / folder.relative_to(results) / name)
     if (results / "segment").is_dir():
         for name in (*_RECORDS, "metrics.json"):
             _copy(results / "segment" / name, out / "segment" / name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,9 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, NullLocator
 
-from isnet_bench.reporting import collect, statistics, style, variations
+from isnet_bench.reporting import collect, style, variations
 from isnet_bench.reporting.variations import Outcome
 from isnet_bench.variations import Variation
 
@@ -20,6 +21,7 @@ __all__ = ["draw"]
 _SECONDS = "training"
 _PANEL_MM = 46
 _LEGEND_COLUMNS = 4
+_LABEL_CHARACTERS = 96
 # Share of the distance between two values over which the points of several rows are spread.
 _SPREAD = 0.6
 
@@ -33,53 +35,54 @@ def draw(config: dict[str, Any], study: str, results: Path, out: Path) -> None:
     found = variations.outcome(config, study, Path(results))
     table = variations.summary(found)
     columns = [*found.sets, *[_SECONDS] * config["studies"][study].get("seconds", False)]
-    varied, *second = found.variations
-    rows = [None] if not second else list(range(len(second[0].values)))
+    rows = _rows(table, found)
     with matplotlib.rc_context(style.RC):
         legend_mm = 5 * -(-len(found.looks) // _LEGEND_COLUMNS)
         fig = style.figure(24 + legend_mm + _PANEL_MM * len(rows), style.PAGE_MM)
         panels = fig.subplots(len(rows), len(columns), squeeze=False)
-        lowest = _lowest(table)
-        for line, place in zip(panels, rows, strict=True):
-            here = table if place is None else table[table[second[0].setting] == place]
+        limits = _limits(table)
+        for line, (name, part) in zip(panels, rows.items(), strict=True):
             for panel, column in zip(line, columns, strict=True):
-                if column == _SECONDS:
-                    _seconds(panel, here, found)
-                else:
-                    _score(panel, here[here["set"] == column], found, lowest)
-                _ticks(panel, varied)
-            what = f"{collect.SCORES[found.score]} (%)"
-            line[0].set_ylabel(what if place is None else f"{second[0].values[place].name}\n{what}")
+                draw_panel = _seconds if column == _SECONDS else _score
+                draw_panel(panel, part[part["set"] == (found.sets[0] if column == _SECONDS else column)], found)
+                panel.set_ylim(limits[column == _SECONDS])
+                _ticks(panel, found.variations[0])
+            line[0].set_ylabel(f"{name}\n{line[0].get_ylabel()}".strip())
         for panel, column in zip(panels[0], columns, strict=True):
             panel.set_title(column)
-        fig.supxlabel(varied.label, fontsize=7)
+        for panel in panels[-1]:
+            panel.set_xlabel(textwrap.fill(found.variations[0].label, _LABEL_CHARACTERS // len(columns)))
         handles, labels = panels[0][0].get_legend_handles_labels()
         fig.legend(handles, labels, loc="outside lower center", ncols=_LEGEND_COLUMNS, handlelength=2.4)
         style.title(fig, style.PAGE_MM, found.heading, f"Data: {found.data}", _how(found))
         style.save(fig, Path(out))
 
 
-def _score(panel: Axes, table: pd.DataFrame, found: Outcome, lowest: float) -> None:
-    table = table.assign(**{name: 100 * table[name] for name in ("mean", "low", "high")})
-    _lines(panel, table, found)
+def _rows(table: pd.DataFrame, found: Outcome) -> dict[str, pd.DataFrame]:
+    """What each row of panels shows: one value of the second setting, or everything."""
+    if len(found.variations) == 1:
+        return {"": table}
+    second = found.variations[1]
+    return {
+        f"{second.label}: {value.name}": table[table[second.setting] == place]
+        for place, value in enumerate(second.values)
+    }
+
+
+def _score(panel: Axes, table: pd.DataFrame, found: Outcome) -> None:
+    _lines(panel, table.assign(**{name: 100 * table[name] for name in ("mean", "low", "high")}), found)
     panel.axhline(100 / found.classes, color=style.GREY, linestyle=":", linewidth=0.8, zorder=0)
-    panel.set_ylim(lowest, 100 + 0.03 * (100 - lowest))
+    if panel.get_subplotspec().is_first_col():
+        panel.set_ylabel(f"{collect.SCORES[found.score]} (%)")
 
 
 def _seconds(panel: Axes, table: pd.DataFrame, found: Outcome) -> None:
-    """Training seconds of each row: they are the same for all test sets."""
-    first = found.frame[found.frame["set"] == found.sets[0]]
-    keys = [*found.settings, "method"]
-    intervals = first.groupby(keys)["train_seconds"].apply(lambda seconds: statistics.seed_interval(seconds)[1:])
-    bounds = pd.DataFrame(intervals.tolist(), index=intervals.index, columns=["low", "high"]).reset_index()
-    table = table[table["set"] == found.sets[0]].drop(columns=["low", "high"]).merge(bounds, on=keys)
-    table = table.assign(mean=table["train_seconds_mean"])
-    _lines(panel, table, found)
-    panel.set(yscale="log", ylim=(table["mean"].min() / 1.5, table["mean"].max() * 1.5))
-    panel.set_ylabel("Training (s)")
+    columns = {f"train_seconds_{name}": name for name in ("mean", "low", "high")}
+    _lines(panel, table.drop(columns=list(columns.values())).rename(columns=columns), found)
+    panel.set(yscale="log", ylabel="Training (s)")
     panel.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
     panel.yaxis.set_major_formatter("{x:g}")
-    panel.yaxis.set_minor_formatter(NullFormatter())
+    panel.yaxis.set_minor_locator(NullLocator())
 
 
 def _lines(panel: Axes, table: pd.DataFrame, found: Outcome) -> None:
@@ -109,7 +112,7 @@ def _places(varied: Variation) -> np.ndarray:
 def _ticks(panel: Axes, varied: Variation) -> None:
     if varied.numeric and varied.scale == "log":
         panel.set_xscale("log")
-    panel.minorticks_off() if panel.get_yscale() == "linear" else panel.xaxis.minorticks_off()
+    panel.xaxis.set_minor_locator(NullLocator())
     if varied.numeric and varied.scale == "linear" and not varied.named:
         return
     panel.set_xticks(_places(varied), [value.name for value in varied.values])
@@ -119,10 +122,14 @@ def _ticks(panel: Axes, varied: Variation) -> None:
         panel.set_xticks(panel.get_xticks(), panel.get_xticklabels(), rotation=30, ha="right", rotation_mode="anchor")
 
 
-def _lowest(table: pd.DataFrame) -> float:
-    """Lower end of the score axes in percent: a multiple of 20, so that small differences can be seen."""
-    least = np.nanmin(table[["mean", "low"]].to_numpy())
-    return float(np.clip(20 * np.floor(5 * least), 0, 80))
+def _limits(table: pd.DataFrame) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Ends of the axes of scores (percent) and of seconds.
+
+    Scores begin at a multiple of 20, so that small differences can be seen.
+    """
+    lowest = np.clip(20 * np.floor(5 * np.nanmin(table[["mean", "low"]].to_numpy())), 0, 80)
+    seconds = table["train_seconds_mean"]
+    return (lowest, 100 + 0.03 * (100 - lowest)), (seconds.min() / 1.5, 1.5 * seconds.max())
 
 
 def _how(found: Outcome) -> str:

@@ -16,10 +16,10 @@ from isnet_bench import config as configuration
 from isnet_bench import variations
 from isnet_bench.errors import BenchError
 from isnet_bench.files import replacing
-from isnet_bench.reporting import collect, statistics, style, tables
+from isnet_bench.reporting import collect, markup, statistics, style
 from isnet_bench.variations import Value, Variation
 
-__all__ = ["Outcome", "caption", "outcome", "readable", "summary", "write"]
+__all__ = ["Outcome", "caption", "folders", "outcome", "readable", "summary", "write"]
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,15 @@ class Outcome:
     def settings(self) -> list[str]:
         """The setting of each variation."""
         return [variation.setting for variation in self.variations]
+
+
+def folders(config: dict[str, Any], study: str, results: Path) -> list[Path]:
+    """Return the folder of every run of a study."""
+    return [
+        collect.folder(Path(results), cell.experiment, cell.row, seed)
+        for cell in variations.cells(config, study)
+        for seed in variations.seeds(config, study)
+    ]
 
 
 def outcome(config: dict[str, Any], study: str, results: Path) -> Outcome:
@@ -118,12 +127,10 @@ def write(config: dict[str, Any], study: str, results: Path, out: Path) -> None:
     table = summary(found)
     shown = readable(table, found)
     text_columns = len(found.variations) + 1
-    alignment = ["left"] * text_columns + ["right"] * (shown.shape[1] - text_columns)
-    markdown = shown.to_markdown(index=False, colalign=alignment, disable_numparse=True)
     contents = {
         "csv": _named(table, found).to_csv(index=False, float_format="%.6g"),
-        "md": f"{caption(found)}\n\n{markdown}\n",
-        "tex": tables.latex(shown, caption(found), study, text_columns),
+        "md": f"{caption(found)}\n\n{markup.markdown(shown, text_columns=text_columns)}\n",
+        "tex": markup.BOOKTABS + markup.latex(shown, caption(found), study, text_columns),
     }
     out = Path(out)
     for kind, text in contents.items():
@@ -134,22 +141,34 @@ def write(config: dict[str, Any], study: str, results: Path, out: Path) -> None:
 def summary(found: Outcome) -> pd.DataFrame:
     """One row per combination of values, row and test set, in the order of `Outcome.frame`.
 
-    Columns: the setting of each variation (the place of its value), method, label, set, metric, seeds, mean, std
-    (sample standard deviation, ddof = 1), low and high (95 % t interval of the mean over seeds), of fractions of 1;
-    background_relevance_mean/_std, train_seconds_mean/_std, data, stand_in. A single seed has neither std nor
-    interval; where a run has no background relevance, its mean has none.
+    Columns: the setting of each variation (the place of its value), method, label, set, metric, seeds; mean, std
+    (sample standard deviation, ddof = 1), low and high (95 % t interval of the mean over seeds) of the score, a
+    fraction of 1; the same of the training seconds (train_seconds_…); background_relevance_mean and _std; data,
+    stand_in. A single seed has neither std nor interval; where a run has no background relevance, its mean has none.
     """
     keys = [*found.settings, "method", "label", "set"]
     rows = []
     for key, group in found.frame.groupby(keys, sort=False):
-        interval = statistics.seed_interval(group["score"])
-        measured = {"mean": interval.value, "std": group["score"].std(), "low": interval.low, "high": interval.high}
-        for column in ("background_relevance", "train_seconds"):
-            # skipna: a mean over some of the seeds must not pass for one over all of them.
-            measured[f"{column}_mean"] = group[column].mean(skipna=False)
-            measured[f"{column}_std"] = group[column].std(skipna=False)
-        rows.append({**dict(zip(keys, key, strict=True)), "metric": found.score, "seeds": len(group), **measured})
+        relevance = group["background_relevance"]
+        rows.append(
+            {
+                **dict(zip(keys, key, strict=True)),
+                "metric": found.score,
+                "seeds": len(group),
+                **_measured(group["score"], ""),
+                **_measured(group["train_seconds"], "train_seconds_"),
+                # skipna: a mean over some of the seeds must not pass for one over all of them.
+                "background_relevance_mean": relevance.mean(skipna=False),
+                "background_relevance_std": relevance.std(skipna=False),
+            }
+        )
     return pd.DataFrame(rows).assign(data=found.data, stand_in=found.stand_in)
+
+
+def _measured(values: pd.Series, prefix: str) -> dict[str, float]:
+    interval = statistics.seed_interval(values)
+    measured = {"mean": interval.value, "std": values.std(), "low": interval.low, "high": interval.high}
+    return {f"{prefix}{name}": value for name, value in measured.items()}
 
 
 def readable(table: pd.DataFrame, found: Outcome) -> pd.DataFrame:
