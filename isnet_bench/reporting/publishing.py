@@ -192,9 +192,12 @@ def _copy_rest(config: dict[str, Any], results: Path, out: Path) -> None:
             _copy(path, out / path.relative_to(results))
         _remove_others(out / tuned, kept)
     for study in outputs.finished_studies(config, results):
-        for folder in variations.folders(config, study, results):
-            for name in (*_RECORDS, "metrics.json"):
-                _copy(folder / name, out / folder.relative_to(results) / name)
+        runs = [folder.relative_to(results) for folder in variations.folders(config, study, results)]
+        kept = {run / name for run in runs for name in (*_RECORDS, "metrics.json")}
+        for path in sorted(kept):
+            _copy(results / path, out / path)
+        for experiment in {run.parts[0] for run in runs}:
+            _remove_others(out / experiment, {out / path for path in kept})
     if (results / "segment").is_dir():
         for name in (*_RECORDS, "metrics.json"):
             _copy(results / "segment" / name, out / "segment" / name)

@@ -90,13 +90,13 @@ def _lines(panel: Axes, table: pd.DataFrame, found: Outcome) -> None:
     varied = found.variations[0]
     at = _places(varied)
     for number, (row, look) in enumerate(found.looks.items()):
-        points = table[table["method"] == row]
+        points = table[table["method"] == row].sort_values(varied.setting, key=lambda places: at[places])
         shift = 0.0 if varied.numeric else _SPREAD * ((number + 0.5) / len(found.looks) - 0.5)
         spread = np.abs(points[["low", "high"]].sub(points["mean"], axis=0)).to_numpy().T
         panel.errorbar(
-            at[points[varied.setting]] + shift, points["mean"], yerr=spread, label=found.labels[row], capsize=2,
+            at[points[varied.setting]] + shift, points["mean"].to_numpy(), yerr=spread, label=found.labels[row],
             color=look.color, marker=look.marker, mfc=look.face, linestyle=look.line if varied.numeric else "none",
-            elinewidth=0.8,
+            capsize=2, elinewidth=0.8,
         )  # fmt: skip
     panel.grid(axis="y", color="0.9", linewidth=0.5)
     panel.set_axisbelow(True)
