@@ -195,5 +195,5 @@ def test_module_runs_and_names_its_verbs():
     run = subprocess.run(
         [sys.executable, "-m", "isnet_bench", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    for verb in ("prepare", "range", "train", "evaluate", "time", "tables", "figures"):
+    for verb in ("prepare", "range", "train", "evaluate", "study", "time", "tables", "figures"):
         assert f"    {verb} " in run.stdout

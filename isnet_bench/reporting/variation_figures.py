@@ -38,7 +38,8 @@ def draw(config: dict[str, Any], study: str, results: Path, out: Path) -> None:
     rows = _rows(table, found)
     with matplotlib.rc_context(style.RC):
         legend_mm = 5 * -(-len(found.looks) // _LEGEND_COLUMNS)
-        fig = style.figure(24 + legend_mm + _PANEL_MM * len(rows), style.PAGE_MM)
+        names_mm = 0 if found.variations[0].numeric else max(len(value.name) for value in found.variations[0].values)
+        fig = style.figure(24 + legend_mm + names_mm + _PANEL_MM * len(rows), style.PAGE_MM)
         panels = fig.subplots(len(rows), len(columns), squeeze=False)
         limits = _limits(table)
         for line, (name, part) in zip(panels, rows.items(), strict=True):
@@ -119,7 +120,7 @@ def _ticks(panel: Axes, varied: Variation) -> None:
     if not varied.numeric:
         panel.set_xlim(-0.5, len(varied.values) - 0.5)
         panel.tick_params(axis="x", length=0)
-        panel.set_xticks(panel.get_xticks(), panel.get_xticklabels(), rotation=30, ha="right", rotation_mode="anchor")
+        panel.set_xticks(panel.get_xticks(), panel.get_xticklabels(), rotation=45, ha="right", rotation_mode="anchor")
 
 
 def _limits(table: pd.DataFrame) -> tuple[tuple[float, float], tuple[float, float]]:
