@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 RUN := PATH="$(abspath $(VENV))/bin:$$PATH"
 SNAKEMAKE := $(RUN) snakemake --cores $(CORES)
 
-.PHONY: reproduce smoke test bench tune figures publish lint environment clean distclean help
+.PHONY: reproduce smoke test bench tune figures report publish lint environment clean distclean help
 .DELETE_ON_ERROR:
 
 reproduce: $(READY)  ## everything of CONFIG (default: config/config.yaml)
@@ -28,14 +28,15 @@ bench: $(READY)  ## measure the training time again
 tune: $(READY)  ## choose the hyper-parameters again, by iid validation images alone
 	$(SNAKEMAKE) tune --configfile $(CONFIG)
 
-figures: $(READY)  ## write the tables and figures of finished runs again
-	$(SNAKEMAKE) all --configfile $(CONFIG) --forcerun tables figures timing_figure
+figures: $(READY)  ## every table and figure of results/published again, from its numbers alone
+	$(RUN) OMP_NUM_THREADS=1 python -m isnet_bench redraw --config $(PUBLISHED)/config.yaml --results $(PUBLISHED)
 
-publish:  ## copy tables, figures and records of finished runs below RESULTS to results/published
-	mkdir -p $(PUBLISHED)
-	cd $(RESULTS) && find . \( -path ./published -o -path ./smoke -o -path ./logs -o -path ./benchmarks \) -prune -o -type f \
-	  \( -name '*.csv' -o -name '*.md' -o -name '*.tex' -o -name '*.yaml' -o -name '*.json' -o -name '*.pdf' -o -name '*.png' \) \
-	  -print | tar -cf - -T - | tar -C $(abspath $(PUBLISHED)) -xf -
+report: $(READY)  ## one page with every table and figure of CONFIG's finished runs, RESULTS/report.html
+	$(SNAKEMAKE) --configfile $(CONFIG) --report $(RESULTS)/report.html
+	$(RUN) python workflow/report/check.py $(RESULTS)/report.html
+
+publish: $(READY)  ## put the finished runs of CONFIG, in short, into results/published
+	$(RUN) OMP_NUM_THREADS=1 python -m isnet_bench publish --config $(CONFIG) --results $(RESULTS) --out $(PUBLISHED)
 
 lint: $(READY)  ## ruff and snakemake --lint
 	$(RUN) ruff check .

@@ -9,6 +9,9 @@ if not workflow.overwrite_configfiles:
     configfile: "config/config.yaml"
 
 
+report: "workflow/report/workflow.rst"
+
+
 include: "workflow/rules/common.smk"
 
 
@@ -26,6 +29,11 @@ include: "workflow/rules/runs.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/timing.smk"
 include: "workflow/rules/experiments.smk"
+
+
+if VARIATIONS:
+
+    include: "workflow/rules/variations.smk"
 
 
 if TUNING is not None:

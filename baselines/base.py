@@ -82,6 +82,8 @@ class Method:
         ``explained(hyperparameters) -> Explained``, for methods that may need ``ranges``.
     family : {"baseline", "isnet"}
         For the order of tables and figures.
+    oracle : bool
+        Whether the module sees the true masks of test images: a ceiling, and no competitor.
     """
 
     name: str
@@ -91,3 +93,4 @@ class Method:
     needs_range: Callable[[Mapping[str, Any]], bool] = _never
     explained: Callable[[Any], Explained] | None = None
     family: Literal["baseline", "isnet"] = "baseline"
+    oracle: bool = False

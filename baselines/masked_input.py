@@ -65,4 +65,4 @@ def _build(task: Task, hyperparameters: Hyperparameters, ranges: Mapping[str, An
     return MaskedInput(task)
 
 
-METHOD = Method("masked_input", "Foreground only (oracle)", Hyperparameters, _build)
+METHOD = Method("masked_input", "Foreground only (oracle)", Hyperparameters, _build, oracle=True)

@@ -130,6 +130,14 @@ def _tune(args: argparse.Namespace, config: dict[str, Any]) -> None:
     tuning.select(config, results, args.out or results / "tables" / "tuning")
 
 
+def _study(args: argparse.Namespace, config: dict[str, Any]) -> None:
+    from isnet_bench.reporting import outputs
+
+    results = args.results or _root(config)
+    table, figure = args.out or results / "tables" / args.study, args.figure or results / "figures" / args.study
+    outputs.write_study(config, args.study, results, table, figure)
+
+
 def _time(args: argparse.Namespace, config: dict[str, Any]) -> None:
     from isnet_bench import timing
 
@@ -149,8 +157,17 @@ def _tables(args: argparse.Namespace, config: dict[str, Any]) -> None:
     comparison.write(config, args.experiment, results, out.with_name(f"{out.name}_comparison"))
 
 
+def _page(args: argparse.Namespace, config: dict[str, Any]) -> None:
+    from isnet_bench.reporting import outputs, timing_page
+
+    results = args.results or _root(config)
+    for study in _studies(args, config, args.out):
+        out = args.out or results / "tables" / f"timing{studies.suffix(study)}.html"
+        timing_page.write(outputs.timing_json(results, study), out)
+
+
 def _figures(args: argparse.Namespace, config: dict[str, Any]) -> None:
-    from isnet_bench.reporting import figures
+    from isnet_bench.reporting import outputs
 
     results = args.results or _root(config)
     if args.kind in ("timing", "memory"):
@@ -159,19 +176,31 @@ def _figures(args: argparse.Namespace, config: dict[str, Any]) -> None:
     if args.experiment is None:
         raise BenchError(f"--kind {args.kind} needs --experiment")
     out = args.out or results / "figures" / f"{args.experiment}_{args.kind}"
-    draw = {"accuracy": figures.accuracy, "heatmaps": figures.heatmaps}[args.kind]
-    draw(config, args.experiment, results, out)
+    outputs.draw(args.kind, config, args.experiment, results, out)
 
 
 def _timing_figures(args: argparse.Namespace, config: dict[str, Any], results: Path) -> None:
-    from isnet_bench.reporting import timing_figures
+    from isnet_bench.reporting import outputs
 
     quantity = "memory" if args.kind == "memory" else "time"
-    draw = {"time": timing_figures.time, "memory": timing_figures.memory}[quantity]
     for study in _studies(args, config, args.out):
-        end = studies.suffix(study)
-        out = args.out or results / "figures" / f"training_{quantity}_vs_classes{end}"
-        draw(config, results / "timing" / f"training_step{end}.json", out, study)
+        out = args.out or results / "figures" / f"training_{quantity}_vs_classes{studies.suffix(study)}"
+        outputs.draw_timing(quantity, config, results, out, study)
+
+
+def _redraw(args: argparse.Namespace, config: dict[str, Any]) -> None:
+    from isnet_bench.reporting import outputs
+
+    outputs.redraw(config, args.results or _root(config))
+
+
+def _publish(args: argparse.Namespace, config: dict[str, Any]) -> None:
+    from isnet_bench.reporting import publishing
+
+    # JSON text is YAML, too.
+    text = args.config if args.config.lstrip().startswith("{") else Path(args.config).read_text(encoding="utf-8")
+    results = args.results or _root(config)
+    publishing.publish(config, text, results, args.out or results / "published")
 
 
 def _studies(args: argparse.Namespace, config: dict[str, Any], place: Path | None) -> list[str]:
@@ -272,6 +301,11 @@ def _parser() -> argparse.ArgumentParser:
     verb = _verb(verbs, "tune", _tune, "choose among the trained candidates of each method, by validation images alone")
     _add_report(verb, "RESULTS/tables/tuning")
 
+    verb = _verb(verbs, "study", _study, "write the table of a study's trained and tested runs, and draw its figure")
+    verb.add_argument("--study", required=True, help="one of the configuration's studies")
+    _add_report(verb, "RESULTS/tables/STUDY")
+    verb.add_argument("--figure", type=Path, help="path without suffix (default: RESULTS/figures/STUDY)")
+
     verb = _verb(verbs, "time", _time, "measure the time of a training step against the number of classes")
     _add_study(verb)
     verb.add_argument("--out", type=Path, help="pytest-benchmark JSON (default: RESULTS/timing/training_step.json)")
@@ -281,11 +315,23 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--experiment", required=True)
     _add_report(verb, "RESULTS/tables/EXPERIMENT")
 
+    verb = _verb(verbs, "page", _page, "write the measured training steps as a page of HTML")
+    _add_study(verb)
+    _add_results(verb)
+    verb.add_argument("--out", type=Path, help="page (default: RESULTS/tables/timing.html)")
+
     verb = _verb(verbs, "figures", _figures, "draw a figure as pdf and png")
-    verb.add_argument("--kind", required=True, choices=["accuracy", "heatmaps", "timing", "memory"])
-    verb.add_argument("--experiment", help="for accuracy and heatmaps")
+    verb.add_argument("--kind", required=True, choices=["accuracy", "heatmaps", "tradeoff", "timing", "memory"])
+    verb.add_argument("--experiment", help="for accuracy, heatmaps and tradeoff")
     _add_study(verb)
     _add_report(verb, "RESULTS/figures/...")
+
+    verb = _verb(verbs, "redraw", _redraw, "write every table and figure of finished runs, or of published ones, again")
+    _add_results(verb)
+
+    verb = _verb(verbs, "publish", _publish, "write what the tables and figures of finished runs are made of, in short")
+    _add_results(verb)
+    verb.add_argument("--out", type=Path, help="folder of the snapshot (default: RESULTS/published)")
     return parser
 
 
@@ -334,6 +380,10 @@ def _add_study(verb: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_report(verb: argparse.ArgumentParser, default: str) -> None:
+def _add_results(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--results", type=Path, help="root of the results (default: the configuration's)")
+
+
+def _add_report(verb: argparse.ArgumentParser, default: str) -> None:
+    _add_results(verb)
     verb.add_argument("--out", type=Path, help=f"path without suffix (default: {default})")

@@ -11,18 +11,16 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 import jsonschema
-import pydantic
 import yaml
 
-from isnet_bench import candidates, data, methods, segmentation_data, studies
-from isnet_bench.errors import BenchError
+from isnet_bench import candidates, data, fields, methods, segmentation_data, studies, variations
+from isnet_bench.errors import BenchError, listed, located
 
 SCHEMA = Path(__file__).resolve().parents[1] / "config" / "schema.json"
 
@@ -48,6 +46,7 @@ _NEEDED = {
     "tables": _REPORT,
     "figures": _REPORT,
     "time": (("device", "results", "timing"), ()),
+    "study": (("results",), ()),
 }
 
 
@@ -118,13 +117,14 @@ def check(config: Mapping[str, Any], origin: str, whole: bool = True) -> dict[st
         As `load`.
     """
     _check_schema(config, origin, whole)
-    config = candidates.expand(_with_defaults(config))
-    for name, experiment in config["experiments"].items():
-        with _prefix(origin):
-            _check_data(experiment["data"], f"experiments.{name}.data")
-            _check_methods(experiment_entries(config, name), f"experiments.{name}.methods")
-            _check_gallery(experiment, f"experiments.{name}.gallery")
-    with _prefix(origin):
+    with located(origin):
+        config = variations.expand(candidates.expand(_with_defaults(config)))
+        owners = variations.owners(config)
+        for name, experiment in config["experiments"].items():
+            place = f"studies.{owners[name]} ({name})" if name in owners else f"experiments.{name}"
+            _check_data(experiment["data"], f"{place}.data")
+            _check_methods(experiment_entries(config, name), f"{place}.methods")
+            _check_gallery(experiment, f"{place}.gallery")
         _check_segment(config)
         _check_tuning(config, whole)
         for study in studies.names(config):
@@ -171,6 +171,11 @@ def timing_entries(config: Mapping[str, Any], study: str = studies.MAIN) -> list
     return [_entry(row, entry, {}) for row, entry in given.items()]
 
 
+def study_entries(config: Mapping[str, Any], study: str) -> list[MethodEntry]:
+    """Return the rows that take part in a study. Raises what `isnet_bench.variations.rows` raises."""
+    return [_entry(row, given, {}) for row, given in variations.rows(config, study).items()]
+
+
 def range_id(config: Mapping[str, Any], experiment: str, row: str) -> str | None:
     """Return the id of the relevance range (C1, C2) that a row is trained with; None where it needs none.
 
@@ -202,7 +207,8 @@ def prune(
     verb : str
         The job's verb on the command line.
     study : str, optional
-        The timing study that the job is about; without one, the part covers all of them.
+        The timing study that the job is about; without one, the part covers all of them. For the verb `study`, the
+        study whose results are put together.
 
     Raises
     ------
@@ -213,6 +219,8 @@ def prune(
     if verb == "tune":
         experiment = config["tuning"]["experiment"]
     part = _subset(config, top)
+    if verb == "study":
+        return part | variations.part(config, study)
     if study is not None:
         part["timing"] = studies.part(config, study)
     if experiment is not None and inner:
@@ -262,7 +270,7 @@ def _subset(section: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
 
 def _pick(section: Mapping[str, Any], name: str, what: str) -> Any:
     if name not in section:
-        raise BenchError(f"unknown {what}: {name!r}; the configuration has: {_listed(section)}")
+        raise BenchError(f"unknown {what}: {name!r}; the configuration has: {listed(section)}")
     return section[name]
 
 
@@ -293,6 +301,10 @@ def _with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     config = {**_DEFAULTS, **json.loads(json.dumps(config))}
     for name, section in config["experiments"].items():
         config["experiments"][name] = {"title": name, **_EXPERIMENT_DEFAULTS, **section}
+    for name, section in config.get("studies", {}).items():
+        config["studies"][name] = {"title": name, **section}
+        if isinstance(section["rows"], dict):
+            config["studies"][name]["rows"] = {row: entry or {} for row, entry in section["rows"].items()}
     timing = config.get("timing", {})
     for section in (*config["experiments"].values(), timing, *timing.get("studies", {}).values()):
         if "backbone" in section:
@@ -316,7 +328,7 @@ def _sentence(error: jsonschema.ValidationError) -> str:
     place = ".".join(str(part) for part in error.absolute_path) or "the configuration"
     if error.validator == "additionalProperties":
         known = error.schema["properties"]
-        return _unknown(place, sorted(set(error.instance) - set(known)), known)
+        return fields.unknown(place, sorted(set(error.instance) - set(known)), known)
     if error.validator == "required":
         missing = next(key for key in error.validator_value if key not in error.instance)
         return f"{place} lacks the key {missing!r}"
@@ -325,76 +337,32 @@ def _sentence(error: jsonschema.ValidationError) -> str:
     return f"{place}: {error.message}"
 
 
-def _unknown(place: str, keys: Iterable[str], known: Iterable[str]) -> str:
-    return f"unknown key {', '.join(map(repr, keys))} in {place}; known keys: {_listed(known)}"
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(sorted(names)) or "none"
-
-
 def _check_data(section: Mapping[str, Any], place: str) -> None:
-    with _prefix(place):
+    with located(place):
         kind = data.settings_type(section["name"])
-    _check_fields(kind, {key: value for key, value in section.items() if key != "name"}, place)
+    fields.check(kind, {key: value for key, value in section.items() if key != "name"}, place)
 
 
 def _check_methods(entries: Iterable[MethodEntry], place: str) -> None:
     for entry in entries:
         if entry.method not in methods.names():
-            known = _listed(methods.names())
+            known = listed(methods.names())
             raise BenchError(f"{place}.{entry.row}: unknown method {entry.method!r}; known: {known}")
-        _check_fields(methods.get(entry.method).hyperparameters, entry.params, f"{place}.{entry.row}.params")
+        fields.check(methods.get(entry.method).hyperparameters, entry.params, f"{place}.{entry.row}.params")
 
 
 def _check_segment(config: Mapping[str, Any]) -> None:
     if "segment" in config:
-        _check_fields(segmentation_data.Settings, config["segment"], "segment")
+        fields.check(segmentation_data.Settings, config["segment"], "segment")
 
 
 def _check_gallery(section: Mapping[str, Any], place: str) -> None:
     unknown = sorted(set(section.get("gallery", [])) - set(section["methods"]))
     if unknown and section["methods"]:
-        raise BenchError(f"{place}: no row {', '.join(unknown)}; the rows are {_listed(section['methods'])}")
+        raise BenchError(f"{place}: no row {', '.join(unknown)}; the rows are {listed(section['methods'])}")
 
 
 def _check_tuning(config: Mapping[str, Any], whole: bool) -> None:
     name = config.get("tuning", {}).get("experiment")
     if name is not None and name not in config["experiments"] and whole:
-        raise BenchError(f"tuning.experiment: unknown experiment {name!r}; there are: {_listed(config['experiments'])}")
-
-
-def _check_fields(kind: type, values: Mapping[str, Any], place: str) -> None:
-    """Check values against the fields of a frozen dataclass, nested ones too."""
-    try:
-        # Through JSON, so that a YAML list fits a tuple while text ("2e-3") still fits no number.
-        with _prefix(place):
-            pydantic.TypeAdapter(kind).validate_json(json.dumps(values), strict=True, extra="forbid")
-    except pydantic.ValidationError as error:
-        raise BenchError(_field_sentence(kind, error.errors()[0], place)) from error
-
-
-def _field_sentence(kind: type, error: Mapping[str, Any], place: str) -> str:
-    path = [str(part) for part in error["loc"]]
-    if error["type"] == "unexpected_keyword_argument":
-        return _unknown(".".join([place, *path[:-1]]), path[-1:], _field_names(kind, path[:-1]))
-    where = ".".join([place, *path])
-    if error["type"] == "value_error":
-        return f"{where}: {error['ctx']['error']}"
-    return f"{where}: {error['msg']}, not {error['input']!r}"
-
-
-def _field_names(kind: type, path: Iterable[str]) -> list[str]:
-    for name in path:
-        hint = get_type_hints(kind)[name]
-        kind = next((inner for inner in get_args(hint) if dataclasses.is_dataclass(inner)), hint)
-    return [field.name for field in dataclasses.fields(kind)]
-
-
-@contextmanager
-def _prefix(place: str) -> Iterator[None]:
-    """Put a place before the message of a `BenchError` raised inside."""
-    try:
-        yield
-    except BenchError as error:
-        raise BenchError(f"{place}: {error}") from error
+        raise BenchError(f"tuning.experiment: unknown experiment {name!r}; there are: {listed(config['experiments'])}")

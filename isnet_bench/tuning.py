@@ -14,16 +14,27 @@ from isnet_bench import config as configuration
 from isnet_bench.errors import BenchError
 from isnet_bench.files import read_json, replacing, write_json
 
-__all__ = ["RULE", "choose", "select"]
+__all__ = ["RULE", "choose", "select", "tables"]
 
 RULE = "the first candidate within one standard error of the method's best accuracy on iid validation images"
 
 
 def select(config: dict[str, Any], results: Path, out: Path) -> None:
-    """Compare the trained candidates; write ``out.csv``, ``out.md``, ``out.yaml`` and ``out.json``.
+    """Compare the trained candidates; write what `tables` writes, and ``out.json``, the record of the choice.
 
-    The yaml has what the chosen candidates set, ready for the methods of an experiment; the json is the record of
-    the choice. Nothing is read of a run but what it measured on its own validation images: no test image is seen.
+    Parameters and errors are those of `tables`.
+    """
+    tables(config, results, out)
+    record = {"rule": RULE, "tuning": config["tuning"], "versions": provenance.versions(), **provenance.git()}
+    out = Path(out)
+    write_json(out.parent / f"{out.name}.json", record)
+
+
+def tables(config: dict[str, Any], results: Path, out: Path) -> None:
+    """Compare the trained candidates; write ``out.csv``, ``out.md`` and ``out.yaml``.
+
+    The yaml has what the chosen candidates set, ready for the methods of an experiment. Nothing is read
+    of a run but what it measured on its own validation images: no test image is seen.
 
     Parameters
     ----------
@@ -60,8 +71,6 @@ def select(config: dict[str, Any], results: Path, out: Path) -> None:
     for kind, text in contents.items():
         with replacing(out.parent / f"{out.name}.{kind}") as part:
             part.write_text(text, encoding="utf-8")
-    record = {"rule": RULE, "tuning": config["tuning"], "versions": provenance.versions(), **provenance.git()}
-    write_json(out.parent / f"{out.name}.json", record)
 
 
 def choose(accuracy: Any, images: int) -> int:

@@ -14,12 +14,17 @@ FILES = {
         "{out}.csv",
         "{out}.md",
         "{out}.tex",
+        "{out}.html",
         "{out}_classes.csv",
         "{out}_comparison.csv",
         "{out}_comparison.md",
+        "{out}_comparison.tex",
+        "{out}_comparison.html",
     ],
     "figures": ["{out}.pdf", "{out}.png"],
+    "page": ["{out}"],
     "time": ["{out}", "{table}"],
+    "study": ["{out}.csv", "{out}.md", "{out}.tex", "{figure}.pdf", "{figure}.png"],
 }
 
 verb, *rest = sys.argv[1:]

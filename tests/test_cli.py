@@ -9,7 +9,16 @@ import yaml
 
 from isnet_bench import cli, data, evaluation, ranges, timing, training, tuning
 from isnet_bench import config as configuration
-from isnet_bench.reporting import comparison, figures, tables, timing_figures
+from isnet_bench.reporting import (
+    comparison,
+    figures,
+    outputs,
+    publishing,
+    tables,
+    timing_figures,
+    timing_page,
+    tradeoff,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGES = [
@@ -27,6 +36,10 @@ STAGES = [
     (figures, "heatmaps"),
     (timing_figures, "time"),
     (timing_figures, "memory"),
+    (timing_page, "write"),
+    (tradeoff, "draw"),
+    (outputs, "redraw"),
+    (publishing, "publish"),
 ]
 
 
@@ -88,6 +101,11 @@ RUN = ["--experiment", "mnist", "--method", "stochastic_isnet", "--seed", "3"]
             ["out", "out/figures/mnist_heatmaps"],
         ),
         (
+            ["figures", "--kind", "tradeoff", "--experiment", "mnist"],
+            "reporting.tradeoff.draw",
+            ["out", "out/figures/mnist_tradeoff"],
+        ),
+        (
             ["figures", "--kind", "timing"],
             "reporting.timing_figures.time",
             ["out/timing/training_step.json", "out/figures/training_time_vs_classes"],
@@ -97,6 +115,9 @@ RUN = ["--experiment", "mnist", "--method", "stochastic_isnet", "--seed", "3"]
             "reporting.timing_figures.memory",
             ["out/timing/training_step.json", "out/figures/training_memory_vs_classes"],
         ),
+        (["page"], "reporting.timing_page.write", ["out/timing/training_step.json", "out/tables/timing.html"]),
+        (["redraw"], "reporting.outputs.redraw", ["out"]),
+        (["publish"], "reporting.publishing.publish", ["out", "out/published"]),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -174,5 +195,5 @@ def test_module_runs_and_names_its_verbs():
     run = subprocess.run(
         [sys.executable, "-m", "isnet_bench", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    for verb in ("prepare", "range", "train", "evaluate", "time", "tables", "figures"):
+    for verb in ("prepare", "range", "train", "evaluate", "study", "time", "tables", "figures"):
         assert f"    {verb} " in run.stdout

@@ -3,43 +3,14 @@
 import numpy as np
 import pandas as pd
 import pytest
-import test_reporting
+import reporting_runs
+from reporting_runs import IMAGES, LABELS, SETS, predictions_path
 from sklearn.metrics import f1_score
-from test_reporting import ACCURACY, LABELS, SETS
 
 from isnet_bench.errors import BenchError
 from isnet_bench.reporting import comparison, statistics
 
-IMAGES = 200
-
-config = test_reporting.config
-results = test_reporting.results
-
-
-@pytest.fixture
-def predicted(results):
-    """The run folders with predictions of 200 images, right about the share that ACCURACY says."""
-    generator = np.random.default_rng(0)
-    difficulty = generator.random(IMAGES)
-    for row in LABELS:
-        for seed in range(3):
-            tables = [
-                _predictions(name, share, difficulty + 0.05 * generator.normal(size=IMAGES))
-                for name, share in zip(SETS, ACCURACY[row], strict=True)
-            ]
-            pd.concat(tables).to_parquet(_path(results, row, seed), index=False)
-    return results
-
-
-def _predictions(name, share, difficulty):
-    label = np.arange(IMAGES) % 10
-    right = np.argsort(np.argsort(difficulty)) < round(share * IMAGES)
-    table = {"set": name, "index": np.arange(IMAGES), "label": label, "prediction": np.where(right, label, 9 - label)}
-    return pd.DataFrame(table | {f"prob_{k}": 0.1 for k in range(10)})
-
-
-def _path(results, row, seed):
-    return results / "mnist" / row / f"seed{seed}" / "predictions.parquet"
+config, results = reporting_runs.config, reporting_runs.results
 
 
 def _table(config, results):
@@ -51,8 +22,8 @@ def _markdown(results):
     return (results / "tables" / "mnist_comparison.md").read_text(encoding="utf-8")
 
 
-def test_csv_has_a_row_for_each_test_set_and_method(config, predicted):
-    table = _table(config, predicted)
+def test_csv_has_a_row_for_each_test_set_and_method(config, results):
+    table = _table(config, results)
     assert list(table.columns) == [
         "label", "seeds", "images", "metric", "value", "low", "high", "best", "reference",
         "difference", "difference_low", "difference_high", "p", "p_holm", "data", "stand_in",
@@ -68,8 +39,8 @@ def test_csv_has_a_row_for_each_test_set_and_method(config, predicted):
     assert (table["value"] <= table["high"]).all()
 
 
-def test_differences_are_from_the_best_isnet_of_the_test_set(config, predicted):
-    table = _table(config, predicted)
+def test_differences_are_from_the_best_isnet_of_the_test_set(config, results):
+    table = _table(config, results)
     # The plain network is best on iid, but no ISNet.
     assert set(table.loc["iid", "reference"].dropna()) == {"original_isnet"}
     for name in SETS:
@@ -80,14 +51,14 @@ def test_differences_are_from_the_best_isnet_of_the_test_set(config, predicted):
     assert row["difference"] == pytest.approx(row["value"] - best, abs=1e-5)
     assert row["difference_low"] < row["difference"] < row["difference_high"] < 0
     assert row["p"] <= row["p_holm"] < 0.001
-    frame = comparison.predictions(comparison.collect.runs(config, "mnist", predicted), predicted)
+    frame = comparison.predictions(comparison.collect.runs(config, "mnist", results), results)
     expected = statistics.pairwise(frame).set_index(["set", "method", "other"])
     assert row["p_holm"] == pytest.approx(expected.loc[("ood", "resnet", row["reference"]), "p_holm"], rel=1e-4)
 
 
-def test_markdown_has_a_section_for_each_test_set(config, predicted):
-    _table(config, predicted)
-    text = _markdown(predicted)
+def test_markdown_has_a_section_for_each_test_set(config, results):
+    _table(config, results)
+    text = _markdown(results)
     assert text.startswith("MNIST with a synthetic background bias. Data: MNIST. Accuracy, 3 seeds, with 95 %")
     assert "over seeds and test images" in text
     assert "p < 0.05" in text
@@ -102,31 +73,58 @@ def test_markdown_has_a_section_for_each_test_set(config, predicted):
     assert [cell.strip() for cell in reference.split("|")[4:7]] == ["", "", ""]
 
 
-def test_bold_is_the_best_only_where_it_differs_from_the_second(config, predicted):
+def test_bold_is_the_best_only_where_it_differs_from_the_second(config, results):
     for seed in range(3):
-        table = pd.read_parquet(_path(predicted, "resnet", seed))
+        table = pd.read_parquet(predictions_path(results, "resnet", seed))
         table.loc[table["set"] == "deceiving", "prediction"] = table["label"]
-        table.to_parquet(_path(predicted, "resnet", seed))
-    table = _table(config, predicted)
+        table.to_parquet(predictions_path(results, "resnet", seed))
+    table = _table(config, results)
     marked = table.index[table["best"]].tolist()
     assert ("deceiving", "resnet") in marked
     assert not table.loc["ood", "best"].any()
-    assert _markdown(predicted).count("**") == 2 * len(marked)
+    assert _markdown(results).count("**") == 2 * len(marked)
 
 
-def test_the_score_of_the_experiment_is_compared(config, predicted):
+def test_oracles_are_no_competitors(config, results):
+    config["experiments"]["mnist"]["methods"]["resnet"]["method"] = "masked_input"
+    for seed in range(3):
+        table = pd.read_parquet(predictions_path(results, "resnet", seed))
+        table.assign(prediction=table["label"]).to_parquet(predictions_path(results, "resnet", seed))
+    table = _table(config, results)
+    assert (table.loc[(slice(None), "resnet"), "value"] == 1).all()
+    assert not table.loc[(slice(None), "resnet"), "best"].any()
+    # It is compared all the same.
+    assert table.loc[(slice(None), "resnet"), "p_holm"].notna().all()
+    text = _markdown(results)
+    assert text.count("| ResNet (plain) ‡") == text.count("‡ An oracle") == len(SETS)
+
+
+def test_latex_has_a_table_for_each_test_set(config, results):
+    _table(config, results)
+    text = (results / "tables" / "mnist_comparison.tex").read_text(encoding="utf-8")
+    assert text.count("usepackage{booktabs}") == 1
+    for name in SETS:
+        assert rf"\label{{tab:mnist_comparison_{name}}}" in text
+        assert rf"\caption{{{name} test images. MNIST with" in text
+    for rule in ("toprule", "midrule", "bottomrule"):
+        assert text.count(f"\\{rule}") == len(SETS)
+    assert "ResNet (plain) & 35.0 & " in text
+    assert "$<$ 0.001" in text
+
+
+def test_the_score_of_the_experiment_is_compared(config, results):
     config["experiments"]["mnist"]["score"] = "macro_f1"
-    table = _table(config, predicted)
+    table = _table(config, results)
     assert table.loc[("ood", "resnet"), "value"] == pytest.approx(
-        np.mean([_f1(_path(predicted, "resnet", seed)) for seed in range(3)]), abs=1e-5
+        np.mean([_f1(predictions_path(results, "resnet", seed)) for seed in range(3)]), abs=1e-5
     )
     assert set(table["metric"]) == {"macro_f1"}
-    text = _markdown(predicted)
+    text = _markdown(results)
     assert "Data: MNIST. Macro F1, 3 seeds" in text
     assert text.count("Macro F1 (%)") == len(SETS)
     # The area under the curve cannot be had from predictions alone.
     config["experiments"]["mnist"]["score"] = "auc"
-    assert set(_table(config, predicted)["metric"]) == {"accuracy"}
+    assert set(_table(config, results)["metric"]) == {"accuracy"}
 
 
 def _f1(path):
@@ -134,19 +132,19 @@ def _f1(path):
     return f1_score(stored["label"], stored["prediction"], average="macro")
 
 
-def test_one_seed_is_compared_over_images_and_says_so(config, predicted):
+def test_one_seed_is_compared_over_images_and_says_so(config, results):
     config["seeds"] = [1]
-    assert set(_table(config, predicted)["seeds"]) == {1}
-    assert "Accuracy, 1 seed, with 95 % intervals over test images (one seed says nothing" in _markdown(predicted)
+    assert set(_table(config, results)["seeds"]) == {1}
+    assert "Accuracy, 1 seed, with 95 % intervals over test images (one seed says nothing" in _markdown(results)
 
 
-def test_experiments_without_an_isnet_have_no_differences(config, predicted):
+def test_experiments_without_an_isnet_have_no_differences(config, results):
     config["experiments"]["mnist"]["methods"] = {"resnet": {}}
-    table = _table(config, predicted)
+    table = _table(config, results)
     assert len(table) == len(SETS)
     assert table["difference"].isna().all()
     assert not table["best"].any()
-    assert "Best ISNet" not in _markdown(predicted)
+    assert "Best ISNet" not in _markdown(results)
 
 
 @pytest.mark.parametrize(
@@ -158,27 +156,27 @@ def test_experiments_without_an_isnet_have_no_differences(config, predicted):
         (lambda path: pd.read_parquet(path).query("set != 'ood'").to_parquet(path), "other test sets"),
     ],
 )
-def test_spoilt_predictions_are_an_error_that_names_the_file(config, predicted, spoil, said):
-    path = _path(predicted, "original_isnet", 1)
+def test_spoilt_predictions_are_an_error_that_names_the_file(config, results, spoil, said):
+    path = predictions_path(results, "original_isnet", 1)
     spoil(path)
     with pytest.raises(BenchError, match=f"{said}.*evaluate this run again") as caught:
-        _table(config, predicted)
+        _table(config, results)
     assert str(path) in str(caught.value)
-    assert not (predicted / "tables").exists()
+    assert not (results / "tables").exists()
 
 
-def test_runs_that_saw_different_images_are_not_compared(config, predicted):
-    path = _path(predicted, "original_isnet", 1)
+def test_runs_that_saw_different_images_are_not_compared(config, results):
+    path = predictions_path(results, "original_isnet", 1)
     table = pd.read_parquet(path)
     table.assign(label=9 - table["label"]).to_parquet(path)
     with pytest.raises(BenchError, match=r"experiment mnist cannot be compared .*different images.*evaluate"):
-        _table(config, predicted)
+        _table(config, results)
 
 
-def test_stand_in_data_are_named(config, predicted):
+def test_stand_in_data_are_named(config, results):
     for row in LABELS:
         for seed in config["seeds"]:
-            test_reporting._change(predicted, row, seed, data="digits (stand-in for MNIST)", stand_in=True)
-    table = _table(config, predicted)
+            reporting_runs.change(results, row, seed, data="digits (stand-in for MNIST)", stand_in=True)
+    table = _table(config, results)
     assert table["stand_in"].all()
-    assert _markdown(predicted).startswith("STAND-IN DATA: MNIST with a synthetic background bias. Data: digits")
+    assert _markdown(results).startswith("STAND-IN DATA: MNIST with a synthetic background bias. Data: digits")

@@ -1,119 +1,18 @@
-"""Tables and figures from run folders that the tests write themselves."""
+"""Tables from run folders that the tests write themselves."""
 
 import json
 import re
 
-import matplotlib.image
 import numpy as np
 import pandas as pd
 import pytest
+import reporting_runs
+from reporting_runs import LABELS, SETS, change, predictions_path, stored_heatmaps
 
-from isnet_bench.config import MethodEntry
 from isnet_bench.errors import BenchError
-from isnet_bench.reporting import collect, figures, style, tables
+from isnet_bench.reporting import collect, figures, tables
 
-LABELS = {
-    "stochastic_isnet_f8": "Stochastic ISNet, 1/8 of heatmaps",
-    "stochastic_isnet": "Stochastic ISNet",
-    "resnet": "ResNet (plain)",
-    "original_isnet": "Original ISNet",
-}
-ACCURACY = {
-    "resnet": (1.0, 0.348, 0.021),
-    "original_isnet": (0.968, 0.966, 0.965),
-    "stochastic_isnet": (0.967, 0.967, 0.967),
-    "stochastic_isnet_f8": (0.95, 0.93, 0.91),
-}
-SETS = ("iid", "ood", "deceiving")
-
-
-@pytest.fixture
-def config():
-    entries = {row: {"label": label} for row, label in LABELS.items()}
-    entries["stochastic_isnet_f8"]["method"] = "stochastic_isnet"
-    experiment = {"title": "MNIST with a synthetic background bias", "methods": entries}
-    return {"seeds": [0, 1, 2], "experiments": {"mnist": experiment}}
-
-
-@pytest.fixture
-def results(tmp_path, config):
-    """Run folders of four methods and three seeds; accuracies are mean - 0.01, mean, mean + 0.01, <= 1."""
-    for row in LABELS:
-        for seed in config["seeds"]:
-            _write_run(tmp_path / "mnist" / row / f"seed{seed}", row, seed)
-    return tmp_path
-
-
-def _write_run(folder, row, seed):
-    folder.mkdir(parents=True)
-    share = 0.62 if row == "resnet" else 0.04 + 0.01 * seed
-    sets = {
-        name: {
-            **_scores(min(1.0, mean + 0.01 * (seed - 1))),
-            "background_relevance": share,
-            "background_area": 0.71,
-            "images": 2000,
-        }
-        for name, mean in zip(SETS, ACCURACY[row], strict=True)
-    }
-    metrics = {
-        "data": "MNIST",
-        "stand_in": False,
-        "method": row,
-        "label": LABELS[row],
-        "seed": seed,
-        "explainer": "LRP-epsilon with z^B input rule",
-        "sets": sets,
-        "prediction_changes": 0.98 if row == "resnet" else 0.01 * seed,
-        "train_seconds": 20.0 + 2 * seed,
-    }
-    (folder / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
-    run = {"data": {"classes": [str(digit) for digit in range(10)]}}
-    (folder / "run.json").write_text(json.dumps(run), encoding="utf-8")
-    np.savez(folder / "heatmaps.npz", **_heatmaps(biased=row == "resnet"))
-
-
-def _scores(accuracy):
-    """Scores that differ from each other; 100 images of each digit, all mistakes being the next digit."""
-    right = round(100 * accuracy)
-    confusion = right * np.eye(10, dtype=int) + (100 - right) * np.roll(np.eye(10, dtype=int), 1, axis=1)
-    one = {"precision": accuracy, "recall": right / 100, "specificity": None, "support": 100}
-    return {
-        "accuracy": accuracy,
-        "macro_f1": accuracy / 2,
-        "balanced_accuracy": accuracy / 4,
-        "auc": None,
-        "per_class": [one] * 10,
-        "confusion": confusion.tolist(),
-    }
-
-
-def _heatmaps(biased):
-    """Discs on black with a white border pixel; relevance on the disc, and on the mark if biased."""
-    rows, columns = np.mgrid[:28, :28]
-    masks = np.stack([(np.hypot(rows - 13, columns - 10 - k) < 6 + k % 3) for k in range(6)])[:, None]
-    images = masks * np.float32(0.8)
-    labels = np.array([3, 3, 0, 7, 1, 0])
-    images[np.arange(6), 0, 2 * labels, 0] = 1
-    noise = np.random.default_rng(0).normal(size=images.shape)
-    relevance = masks * (0.3 + noise)
-    relevance[np.arange(6), 0, 2 * labels, 0] = 300 if biased else 0
-    stored = {"images": images, "masks": masks, "relevance": relevance, "labels": labels}
-    return {f"iid_{name}": value.astype("int64" if name == "labels" else "float32") for name, value in stored.items()}
-
-
-@pytest.fixture
-def drawn(monkeypatch):
-    """The figures that were drawn, in place of their files."""
-    figs = []
-    monkeypatch.setattr(style, "save", lambda fig, prefix: figs.append(fig))
-    return figs
-
-
-def _change(results, row, seed, **entries):
-    path = results / "mnist" / row / f"seed{seed}" / "metrics.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **entries}), encoding="utf-8")
-    return path
+config, results, drawn = reporting_runs.config, reporting_runs.results, reporting_runs.drawn
 
 
 def _table(config, results):
@@ -145,7 +44,7 @@ def test_classes_table_has_the_confusion_matrix(config, results):
 
 def test_other_explainers_are_marked(config, results):
     for seed in config["seeds"]:
-        _change(results, "original_isnet", seed, explainer="Gradient × Input")
+        change(results, "original_isnet", seed, explainer="Gradient × Input")
     table = _table(config, results)
     assert table.loc["original_isnet", "explainer"] == "Gradient × Input"
     text = (results / "tables" / "mnist.md").read_text()
@@ -185,9 +84,59 @@ def test_markdown_is_in_percent_under_a_title_line(config, results):
     assert "STAND-IN" not in title
     assert [cell.strip() for cell in header.split("|")[2:5]] == ["iid (%)", "ood (%)", "deceiving (%)"]
     assert [cell.strip() for cell in body[0].split("|")[1:6]] == [
-        "ResNet (plain)", "99.7 ± 0.6", "34.8 ± 1.0", "2.1 ± 1.0", "62.0 ± 0.0",
+        "ResNet (plain)", "**99.7 ± 0.6**", "34.8 ± 1.0", "2.1 ± 1.0", "62.0 ± 0.0",
     ]  # fmt: skip
     assert len(body) == len(LABELS)
+
+
+def _all_right(results, row, name):
+    for seed in range(3):
+        path = predictions_path(results, row, seed)
+        table = pd.read_parquet(path)
+        table.loc[table["set"] == name, "prediction"] = table["label"]
+        table.to_parquet(path)
+
+
+def _cells(results, row):
+    lines = (results / "tables" / "mnist.md").read_text(encoding="utf-8").splitlines()
+    (found,) = [line for line in lines if line.startswith(f"| {LABELS[row]} ")]
+    return [cell.strip() for cell in found.split("|")[1:-1]]
+
+
+def test_the_best_score_is_bold_only_where_it_differs_from_the_second(config, results):
+    _all_right(results, "resnet", "deceiving")
+    _table(config, results)
+    # On iid images, too, it is right more often than all others; on ood images two ISNets are alike.
+    assert _cells(results, "resnet")[1:4] == ["**99.7 ± 0.6**", "34.8 ± 1.0", "**2.1 ± 1.0**"]
+    text = (results / "tables" / "mnist.md").read_text(encoding="utf-8")
+    assert text.count("**") == 4
+    assert "Bold: the highest value, if it differs significantly" in text
+    latex = (results / "tables" / "mnist.tex").read_text(encoding="utf-8")
+    assert latex.count(r"\textbf{") == 2
+    assert r" & \textbf{2.1 $\pm$ 1.0} & " in latex
+
+
+def test_oracles_are_marked_as_such_and_never_as_best(config, results):
+    config["experiments"]["mnist"]["methods"]["resnet"]["method"] = "masked_input"
+    _all_right(results, "resnet", "deceiving")
+    _table(config, results)
+    assert not [cell for cell in _cells(results, "resnet") if "**" in cell]
+    assert _cells(results, "resnet")[0] == "ResNet (plain) ‡"
+    _all_right(results, "original_isnet", "deceiving")
+    _table(config, results)
+    # Second to none but the oracle.
+    assert _cells(results, "original_isnet")[3] == "**96.5 ± 1.0**"
+    assert "‡ An oracle, which sees the true masks of test images" in (results / "tables" / "mnist.md").read_text()
+    assert r"ResNet (plain) $\ddagger$ &" in (results / "tables" / "mnist.tex").read_text()
+
+
+def test_scores_that_are_not_tested_are_never_bold(config, results):
+    _all_right(results, "resnet", "deceiving")
+    config["experiments"]["mnist"]["score"] = "auc"
+    _table(config, results)
+    text = (results / "tables" / "mnist.md").read_text()
+    assert "**" not in text
+    assert "Bold" not in text
 
 
 def test_latex_uses_booktabs_and_escapes_labels(config, results):
@@ -196,7 +145,7 @@ def test_latex_uses_booktabs_and_escapes_labels(config, results):
     text = (results / "tables" / "mnist.tex").read_text(encoding="utf-8")
     for rule in ("toprule", "midrule", "bottomrule"):
         assert text.count(f"\\{rule}") == 1
-    assert r"50 \% of A\&B\_1 & 99.7 $\pm$ 0.6 &" in text
+    assert r"50 \% of A\&B\_1 & \textbf{99.7 $\pm$ 0.6} &" in text
     assert r"\caption{MNIST with a synthetic background bias. Data: MNIST." in text
     assert not re.search(r"(?<!\\)[%_]", text.split("\n", 1)[1])
 
@@ -215,8 +164,8 @@ def test_a_method_with_a_run_without_relevance_has_none(config, results, drawn):
     path = results / "mnist" / "resnet" / "seed0"
     sets = json.loads((path / "metrics.json").read_text())["sets"]
     sets["iid"]["background_relevance"] = None
-    _change(results, "resnet", 0, sets=sets)
-    stored = _heatmaps(biased=True)
+    change(results, "resnet", 0, sets=sets)
+    stored = stored_heatmaps(biased=True)
     np.savez(path / "heatmaps.npz", **{**stored, "iid_relevance": 0 * stored["iid_relevance"]})
     table = _table(config, results)
     assert table["background_relevance_mean"].isna().to_list() == [True, False, False, False]
@@ -230,7 +179,7 @@ def test_stand_in_data_are_named_in_every_title(config, results, drawn):
     title = "scikit-learn 8x8 digits, upsampled (stand-in for MNIST)"
     for row in LABELS:
         for seed in config["seeds"]:
-            _change(results, row, seed, data=title, stand_in=True)
+            change(results, row, seed, data=title, stand_in=True)
     table = _table(config, results)
     assert table["stand_in"].all()
     for kind in ("md", "tex"):
@@ -249,7 +198,10 @@ def test_test_sets_and_their_order_come_from_the_runs(config, results, drawn):
     config["experiments"]["mnist"]["methods"] = {"resnet": {}}
     first = json.loads((results / "mnist" / "resnet" / "seed0" / "metrics.json").read_text())["sets"]
     for seed in config["seeds"]:
-        _change(results, "resnet", seed, sets={"near": first["ood"], "far": first["iid"]})
+        change(results, "resnet", seed, sets={"near": first["ood"], "far": first["iid"]})
+        predicted = pd.read_parquet(predictions_path(results, "resnet", seed)).replace({"ood": "near", "iid": "far"})
+        chosen = [predicted[predicted["set"] == name] for name in ("near", "far")]
+        pd.concat(chosen).to_parquet(predictions_path(results, "resnet", seed))
     table = _table(config, results)
     assert list(table.columns[2:5]) == ["near_accuracy_mean", "near_accuracy_std", "far_accuracy_mean"]
     figures.accuracy(config, "mnist", results, results / "a")
@@ -289,124 +241,13 @@ def test_a_corrupt_run_is_an_error(config, results, old, new, said):
 
 
 def test_runs_on_different_data_share_no_table(config, results):
-    _change(results, "stochastic_isnet", 1, data="digits", stand_in=True)
+    change(results, "stochastic_isnet", 1, data="digits", stand_in=True)
     with pytest.raises(BenchError, match=r"stochastic_isnet.seed1.*'digits'.*'MNIST'"):
         collect.runs(config, "mnist", results)
 
 
 def test_runs_with_other_test_sets_share_no_table(config, results):
     path = results / "mnist" / "resnet" / "seed0" / "metrics.json"
-    _change(results, "stochastic_isnet", 1, sets={"iid": json.loads(path.read_text())["sets"]["iid"]})
+    change(results, "stochastic_isnet", 1, sets={"iid": json.loads(path.read_text())["sets"]["iid"]})
     with pytest.raises(BenchError, match="test sets iid where the first run has iid, ood, deceiving"):
         collect.runs(config, "mnist", results)
-
-
-def test_accuracy_figure_shows_every_seed_mean_and_spread(config, results, drawn):
-    figures.accuracy(config, "mnist", results, results / "a")
-    panels = drawn[0].axes
-    assert [panel.get_title() for panel in panels] == list(SETS)
-    assert [tick.get_text().replace("\n", " ") for tick in panels[0].get_yticklabels()] == [
-        LABELS[row] for row in ("resnet", "original_isnet", "stochastic_isnet", "stochastic_isnet_f8")
-    ]
-    seeds = [line.get_xdata() for line in panels[1].lines if line.get_marker() == "."]
-    np.testing.assert_allclose(seeds[0], [33.8, 34.8, 35.8])
-    assert len(seeds) == len(LABELS)
-    _, _, (whisker,) = panels[1].containers[0]
-    np.testing.assert_allclose(whisker.get_segments()[0][:, 0], [33.8, 35.8])
-    assert "34.8" in [text.get_text() for text in panels[1].texts]
-
-
-def test_heatmaps_share_one_symmetric_scale_with_white_at_zero(config, results, drawn):
-    figures.heatmaps(config, "mnist", results, results / "h")
-    columns = 2 + len(LABELS)
-    panels = np.array(drawn[0].axes[:-1]).reshape(-1, columns)
-    assert len(panels) == 4
-    maps = [panel.images[0] for panel in panels[:, 2:].flat]
-    limits = {image.get_clim() for image in maps}
-    assert len(limits) == 1
-    low, high = limits.pop()
-    assert low == -high
-    assert maps[0].cmap(maps[0].norm(0.0)) == (1.0, 1.0, 1.0, 1.0)
-    assert abs(maps[0].get_array()).sum() == pytest.approx(100, rel=1e-5)
-    stored = _heatmaps(biased=True)
-    expected = 100 - 100 * abs(stored["iid_relevance"][0] * stored["iid_masks"][0]).sum() / (
-        abs(stored["iid_relevance"][0]).sum()
-    )
-    assert panels[0, 2].get_xlabel() == f"{expected:.0f} %"
-    assert panels[0, 3].get_xlabel() == "0 %"
-
-
-def test_heatmaps_show_images_of_different_classes(config, results, drawn):
-    figures.heatmaps(config, "mnist", results, results / "h")
-    stored = _heatmaps(biased=True)["iid_images"]
-    shown = [panel.images[0].get_array() for panel in drawn[0].axes[: 4 * 6 : 6]]
-    for image, index in zip(shown, (0, 2, 3, 4), strict=True):
-        np.testing.assert_array_equal(image, stored[index, 0])
-
-
-def test_heatmaps_of_different_images_are_refused(config, results):
-    path = results / "mnist" / "stochastic_isnet" / "seed0" / "heatmaps.npz"
-    stored = _heatmaps(biased=False)
-    np.savez(path, **{**stored, "iid_images": stored["iid_images"][::-1]})
-    with pytest.raises(BenchError, match="stochastic_isnet and resnet stored heatmaps of different images"):
-        figures.heatmaps(config, "mnist", results, results / "h")
-
-
-@pytest.mark.parametrize("content", [None, b"no zip"])
-def test_unreadable_heatmaps_are_an_error(config, results, content):
-    path = results / "mnist" / "original_isnet" / "seed0" / "heatmaps.npz"
-    path.unlink()
-    if content:
-        path.write_bytes(content)
-    with pytest.raises(BenchError, match=r"heatmaps\.npz.*evaluate .*--method original_isnet --seed 0"):
-        figures.heatmaps(config, "mnist", results, results / "h")
-
-
-def test_figures_have_column_width_embedded_fonts_and_no_date(config, results):
-    prefix = results / "figures" / "mnist_accuracy"
-    figures.accuracy(config, "mnist", results, prefix)
-    pdf = prefix.with_suffix(".pdf").read_bytes()
-    width = float(re.search(rb"/MediaBox \[ 0 0 ([0-9.]+)", pdf).group(1))
-    assert width == pytest.approx(88 / 25.4 * 72, abs=0.01)
-    assert b"/FontFile2" in pdf
-    assert b"/Type3" not in pdf
-    assert b"Date" not in pdf
-    picture = matplotlib.image.imread(prefix.with_suffix(".png"))
-    assert picture.shape[1] == round(88 / 25.4 * 300)
-    assert sorted(path.name for path in prefix.parent.iterdir()) == [
-        "mnist_accuracy.pdf",
-        "mnist_accuracy.png",
-    ]
-    again = results / "again" / "mnist_accuracy"
-    figures.accuracy(config, "mnist", results, again)
-    for kind in (".pdf", ".png"):
-        assert again.with_suffix(kind).read_bytes() == prefix.with_suffix(kind).read_bytes()
-
-
-def test_every_method_has_its_own_look():
-    looks = style.method_looks()
-    assert next(iter(looks)) == "resnet"
-    assert list(looks)[-1] == "stochastic_isnet"
-    assert len({(look.color, look.marker) for look in looks.values()}) == len(looks)
-    named = [look for name, look in looks.items() if name == "resnet" or name.endswith("isnet")]
-    others = [look for look in looks.values() if look not in named]
-    assert len(named) == len({look.color for look in named}) == len({look.marker for look in named}) == 5
-    assert not {look.color for look in named} & {look.color for look in others}
-    assert not {look.marker for look in named} & {look.marker for look in others}
-
-
-def test_a_new_method_takes_a_spare_look_and_moves_no_isnet(monkeypatch):
-    before = style.method_looks()
-    monkeypatch.setattr(style.methods, "names", lambda: [*before, "zz_new"])
-    after = style.method_looks()
-    assert {name: after[name] for name in before} == before
-    assert after["zz_new"] not in before.values()
-
-
-def test_variants_follow_their_method_with_its_colour():
-    rows = {"f8": "stochastic_isnet", "stochastic_isnet": "stochastic_isnet", "resnet": "resnet"}
-    looks = style.row_looks([MethodEntry(row, method, row, {}, {}) for row, method in rows.items()])
-    assert list(looks) == ["resnet", "stochastic_isnet", "f8"]
-    assert looks["f8"].color == looks["stochastic_isnet"].color
-    assert looks["f8"].face == "white"
-    assert looks["f8"].line != looks["stochastic_isnet"].line

@@ -337,6 +337,15 @@ def test_the_best_is_marked_where_the_runner_up_is_significantly_behind():
     assert marks == {"iid": "good", "ood": None, "deceiving": None}
 
 
+def test_who_does_not_compete_is_neither_best_nor_runner_up():
+    generator = np.random.default_rng(15)
+    good, better, fair = draw(generator, 3, 3, 400, 0.0, shift=[1.5, 1.5, 0])
+    pairs = statistics.pairwise(frame({"fair": fair, "better": better, "good": good}))
+    assert statistics.best_marks(pairs) == {"iid": None}
+    assert statistics.best_marks(pairs, {"better"}) == {"iid": "good"}
+    assert statistics.best_marks(pairs, {"better", "fair"}) == {}
+
+
 def test_methods_on_different_data_are_not_compared():
     right = np.ones((2, 5))
     both = frame({"a": right, "b": right})
@@ -354,41 +363,3 @@ def test_methods_on_different_data_are_not_compared():
         statistics.hierarchical_bootstrap(both)
     with pytest.raises(ValueError, match="at least two"):
         crossed(np.ones((3, 1)))
-
-
-# Demšar (2006), table 6: ranks of four kinds of decision trees on 14 data sets; what follows from them is his, too.
-DEMSAR = pd.DataFrame(
-    [
-        [4, 3, 2, 1], [1, 2, 3, 4], [4, 1, 2, 3], [4, 1, 3, 2], [4, 2, 3, 1], [1, 2.5, 4, 2.5], [3, 2, 4, 1],
-        [2.5, 2.5, 4, 1], [4, 3, 2, 1], [2.5, 2.5, 2.5, 2.5], [4, 2.5, 1, 2.5], [3, 2, 4, 1], [4, 1, 2, 3],
-        [3, 1, 4, 2],
-    ],
-    columns=["C4.5", "C4.5+m", "C4.5+cf", "C4.5+m+cf"],
-)  # fmt: skip
-
-
-def test_critical_difference_of_the_published_example():
-    found = statistics.critical_difference(-DEMSAR)
-    assert list(found.ranks.index) == ["C4.5+m+cf", "C4.5+m", "C4.5+cf", "C4.5"]
-    assert found.ranks.to_numpy() == pytest.approx([1.964, 2.000, 2.893, 3.143], abs=5e-4)
-    assert found.difference == pytest.approx(1.25, abs=5e-3)
-    # His 9.28 is not corrected for ties: three pairs, one pair and one of four, 4 * 6 + 60 - 6 = 78 of 14 * 60.
-    assert found.statistic * (1 - 78 / 840) == pytest.approx(9.28, abs=5e-3)
-    assert found.p == pytest.approx(stats.chi2.sf(found.statistic, 3))
-    assert found.groups == (("C4.5+m+cf", "C4.5+m", "C4.5+cf", "C4.5"),)
-
-
-def test_groups_are_the_largest_that_do_not_differ():
-    # Mean ranks 1, 2, 3, 4 on nine experiments: the critical difference is 2.569 * sqrt(20 / 54) = 1.563.
-    scores = pd.DataFrame([[40, 30, 20, 10]] * 9, columns=["a", "b", "c", "d"])
-    assert statistics.critical_difference(scores).groups == (("a", "b"), ("b", "c"), ("c", "d"))
-    many = pd.DataFrame([[40, 30, 20, 10]] * 60, columns=["a", "b", "c", "d"])
-    assert statistics.critical_difference(many).groups == ()
-    two = pd.DataFrame([[40, 39, 20], [39, 40, 20]] * 20, columns=["a", "b", "c"])
-    assert statistics.critical_difference(two).groups == (("a", "b"),)
-
-
-@pytest.mark.parametrize("scores", [np.ones((5, 2)), np.ones((1, 4)), np.full((4, 4), np.nan)])
-def test_too_little_for_a_critical_difference_is_refused(scores):
-    with pytest.raises(ValueError, match="three methods"):
-        statistics.critical_difference(pd.DataFrame(scores))

@@ -23,9 +23,10 @@ RULES = {
     "tables",
     "figures",
     "timing",
+    "timing_page",
     "timing_figure",
 }
-ON_DEMAND = {"segment", "tuning"}
+ON_DEMAND = {"segment", "tuning", "study"}
 BLOCK = {"method": "original_isnet", "params": {"propagation": "block"}}
 
 
@@ -96,7 +97,7 @@ def test_dry_run_plans_every_rule(workplace, name):
     counts = planned(run.stdout)
     assert set(counts) - {"all", "total"} == RULES
     assert counts["train"] == counts["evaluate"] == trainings
-    assert counts["figures"] == 2 * len(config["experiments"])
+    assert counts["figures"] == 3 * len(config["experiments"])
 
 
 def test_every_job_is_a_command_that_can_be_pasted(workplace):
@@ -132,7 +133,7 @@ def test_configfile_replaces_the_default_and_config_goes_on_top(workplace):
     assert "wildcards: experiment=mnist" not in run.stdout
     assert "output: elsewhere/other/resnet/seed4/weights.safetensors" in run.stdout
     assert "seed0" not in run.stdout
-    assert not planned(run.stdout).keys() & {"timing", "timing_figure"}
+    assert not planned(run.stdout).keys() & {"timing", "timing_page", "timing_figure"}
 
 
 def test_second_call_does_nothing_and_a_change_runs_only_what_it_touches(workplace):
@@ -168,11 +169,11 @@ def test_second_call_does_nothing_and_a_change_runs_only_what_it_touches(workpla
 
     edit(workplace, lambda c: c["timing"].update(rounds=3))
     snakemake(workplace, *smoke)
-    assert calls(workplace) == {"time": 1, "figures": 2}
+    assert calls(workplace) == {"time": 1, "page": 1, "figures": 2}
 
     edit(workplace, lambda c: c["timing"].update(studies={"larger": {"batch_size": 8}}))
     snakemake(workplace, *smoke)
-    assert calls(workplace) == {"time": 1, "figures": 2}
+    assert calls(workplace) == {"time": 1, "page": 1, "figures": 2}
     assert (workplace / "results/smoke/figures/training_memory_vs_classes_larger.png").exists()
 
 
@@ -186,6 +187,50 @@ def test_tuning_trains_every_candidate_and_tests_none(workplace):
     }
     assert {call.split()[0] for call in done} == {"prepare", "train", "range", "tune"}
     assert (workplace / "results/smoke/tables/tuning.yaml").exists()
+
+
+def test_an_empty_gallery_has_no_figure(workplace):
+    edit(workplace, lambda config: config["experiments"]["mnist"].update(gallery=[]))
+    run = snakemake(workplace, "--dry-run", "mnist", "--configfile", "config/smoke.yaml")
+    assert run.returncode == 0, run.stdout
+    assert planned(run.stdout)["figures"] == 2
+    assert "mnist_heatmaps" not in run.stdout
+
+
+def test_a_study_is_a_target_and_another_value_runs_nothing_again(workplace):
+    target = ["fraction", "--configfile", "config/smoke.yaml"]
+    assert snakemake(workplace, *target).returncode == 0
+    done = calls(workplace)
+    rows = ("stochastic_isnet_1", "stochastic_isnet_1_8")
+    assert {call: count for call, count in done.items() if call.startswith("train ")} == {
+        "train range_classifier 0": 2,
+        **{f"train {row} 0": 2 for row in rows},
+    }
+    assert (done["prepare"], done["study"], done["tables"], done["figures"]) == (2, 1, 0, 0)
+    assert (workplace / "results/smoke/figures/fraction.pdf").exists()
+
+    edit(workplace, lambda c: c["studies"]["fraction"]["vary"][0]["values"].update({"1/4": 0.25}))
+    snakemake(workplace, *target)
+    assert calls(workplace) == {"train stochastic_isnet_1_4 0": 2, "evaluate stochastic_isnet_1_4 0": 2, "study": 1}
+
+    def add_a_study(config):
+        config["studies"]["other"] = {**config["studies"]["fraction"], "rows": ["dual_isnet"]}
+        config["experiments"]["mnist"]["methods"]["gain"] = {"params": {"mask_weight": 7.0}}
+
+    edit(workplace, add_a_study)
+    assert "Nothing to be done" in snakemake(workplace, *target).stdout
+
+
+def test_all_studies_of_the_default_configuration_are_planned_at_once(workplace):
+    run = snakemake(workplace, "--dry-run", "--quiet", "rules", "--", "studies", "bias_strength")
+    assert run.returncode == 0, run.stdout
+    studies = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())["studies"]
+    counts = planned(run.stdout)
+    assert counts["study"] == len(studies)
+    # Seven strengths, five rows, three seeds; all others are added.
+    assert counts["train"] > 7 * 5 * 3
+    assert counts["train"] == counts["evaluate"]
+    assert not counts.keys() & {"tables", "figures", "timing", "tuning"}
 
 
 def test_target_of_one_experiment(workplace):

@@ -1,4 +1,7 @@
-"""Data sets: each is one module here, with a frozen dataclass `Settings` and `make(settings) -> DataSet`."""
+"""Data sets: each is one module here, with a frozen dataclass `Settings` and `make(settings) -> DataSet`.
+
+A module whose images may be shown in public says so with `PUBLISHABLE`: True, or the sources of which that is true.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from isnet_bench.data.base import Arrays, DataSet, Split
 from isnet_bench.errors import BenchError
 from isnet_bench.files import read_json, replacing, write_json
 
-__all__ = ["DataSet", "Split", "info", "load", "names", "prepare", "settings_type"]
+__all__ = ["DataSet", "Split", "info", "load", "names", "prepare", "publishable", "settings_type"]
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +47,17 @@ def settings_type(name: str) -> type:
     if name not in names():
         raise BenchError(f"unknown data set {name!r}; known: {', '.join(names())}")
     return _module(name).Settings
+
+
+def publishable(made: str, asked: str) -> bool | frozenset[str]:
+    """Return whether images of a data set may be published: all, none, or only those of some sources.
+
+    Parameters
+    ----------
+    made, asked : str
+        The data set's name in data.json, and in the configuration, which differ where another one stands in.
+    """
+    return getattr(_module(made if made in names() else asked), "PUBLISHABLE", False)
 
 
 def prepare(experiment: str, config: dict[str, Any], out: Path) -> None:

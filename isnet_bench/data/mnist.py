@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy import ndimage
 from sklearn.datasets import load_digits
 from torch.nn import functional as F
 from torchvision import datasets
@@ -23,11 +22,14 @@ from torchvision.datasets.mnist import read_image_file, read_label_file
 
 from isnet_bench.data import bias as background
 from isnet_bench.data.base import Arrays, DataSet
+from isnet_bench.data.mask_quality import MaskQuality, degrade, dilate
 from isnet_bench.errors import BenchError
 
 __all__ = ["Settings", "make"]
 
 log = logging.getLogger(__name__)
+
+PUBLISHABLE = True
 
 _CLASSES = 10
 _SIDE = 28
@@ -57,6 +59,8 @@ class Settings:
         The marks of the training, validation and iid test images.
     mask_dilation : int
         Radius, in pixels, of the disc by which the digit is dilated to become the foreground mask.
+    mask_quality : MaskQuality or None
+        What is wrong with the masks of the training images, after dilation; None: nothing. All other masks are true.
     image_size : int
         Side of the images in pixels, at least 28; digits are enlarged bilinearly.
     download : bool
@@ -70,6 +74,7 @@ class Settings:
     seed: int = 0
     bias: background.Bias = field(default_factory=background.Bias)
     mask_dilation: int = 2
+    mask_quality: MaskQuality | None = None
     image_size: int = _SIDE
     download: bool = True
 
@@ -102,7 +107,7 @@ def make(settings: Settings) -> DataSet:
     BenchError
         If the files are damaged, the data root cannot be written to, or there are too few images.
     """
-    split_rng, mark_rng = np.random.default_rng(settings.seed).spawn(2)
+    split_rng, mark_rng, mask_rng = np.random.default_rng(settings.seed).spawn(3)
     digits = _mnist(settings, split_rng) or _stand_in(settings, split_rng)
     marks = background.make_marks(settings.bias, _CLASSES, settings.image_size)
     plain = {name: _frame(*subset, settings, marks) for name, subset in digits.subsets.items()}
@@ -112,6 +117,7 @@ def make(settings: Settings) -> DataSet:
     for name, strength in {**strengths, **test_sets}.items():
         arrays, _ = plain[name if name in strengths else "test"]
         splits[name] = arrays if strength is None else _mark(arrays, marks, strength, mark_rng)
+    splits["train"] = degrade(splits["train"], settings.mask_quality, mask_rng)
     return DataSet(
         name="digits" if digits.stand_in else "mnist",
         title=digits.title,
@@ -136,15 +142,8 @@ def _frame(images: np.ndarray, labels: np.ndarray, settings: Settings, marks: ba
     if marks.sides is not None:
         free = [side + settings.mask_dilation if side else 0 for side in marks.sides]
         images, moved = background.make_room(images, *free)
-    return Arrays(images, _dilate(images > 0, settings.mask_dilation), labels.astype(np.int64)), moved
-
-
-def _dilate(foreground: np.ndarray, radius: int) -> np.ndarray:
-    if radius:
-        rows, columns = np.ogrid[-radius : radius + 1, -radius : radius + 1]
-        disc = rows**2 + columns**2 <= radius**2
-        foreground = ndimage.binary_dilation(foreground, disc[None, None])
-    return foreground.astype(np.uint8)
+    masks = dilate(images > 0, settings.mask_dilation)
+    return Arrays(images, masks.astype(np.uint8), labels.astype(np.int64)), moved
 
 
 def _resize(images: np.ndarray, size: int) -> np.ndarray:

@@ -15,11 +15,14 @@ from isnet_bench.data import phantom_anatomy as anatomy
 from isnet_bench.data import phantom_background as background
 from isnet_bench.data import phantom_disease as disease
 from isnet_bench.data.base import Arrays, DataSet
+from isnet_bench.data.mask_quality import MaskQuality, degrade
 from isnet_bench.errors import BenchError
 
 __all__ = ["Settings", "make"]
 
 log = logging.getLogger(__name__)
+
+PUBLISHABLE = True
 
 _CLASSES = len(disease.CLASSES)
 _CHUNK_PIXELS = 2**20
@@ -64,6 +67,8 @@ class Settings:
         Standard deviation of the noise in grey levels, in [0, 1]. Outside the lungs sources weaken or strengthen it.
     variation : float
         In [0, 1]: how much bodies differ; 0: all are the same, 1: ranges of the documentation.
+    mask_quality : MaskQuality or None
+        What is wrong with the lung masks of the training images; None: nothing. All other masks are exact.
     """
 
     train_images: int = 1500
@@ -78,6 +83,7 @@ class Settings:
     disease_contrast: float = 0.35
     noise: float = 0.03
     variation: float = 1.0
+    mask_quality: MaskQuality | None = None
 
     def __post_init__(self) -> None:
         least = {"train_images": _CLASSES, "val_images": _CLASSES, "test_images": _CLASSES}
@@ -108,15 +114,17 @@ def make(settings: Settings) -> DataSet:
     another class (its training source; its shape). Inside the lung masks they agree pixel for pixel.
     """
     log.info("%d phantoms are drawn", settings.train_images + settings.val_images + settings.test_images)
-    streams = iter(np.random.default_rng(settings.seed).spawn(3))
+    *streams, mask_rng = np.random.default_rng(settings.seed).spawn(4)
     splits, records = {}, {}
-    for number, strengths in (
+    sets = (
         (settings.train_images, {"train": settings.strength}),
         (settings.val_images, {"val": settings.strength}),
         (settings.test_images, {"iid": settings.strength, "ood": None, "deceiving": 0.0}),
-    ):
-        for name, (arrays, table) in _same_bodies(number, strengths, settings, next(streams)).items():
+    )
+    for (number, strengths), stream in zip(sets, streams, strict=True):
+        for name, (arrays, table) in _same_bodies(number, strengths, settings, stream).items():
             splits[name], records[name] = arrays, table
+    splits["train"] = degrade(splits["train"], settings.mask_quality, mask_rng)
     return DataSet(
         name="phantom",
         title="generated chest phantom",

@@ -22,6 +22,9 @@ __all__ = ["Phantom", "Settings", "make"]
 
 log = logging.getLogger(__name__)
 
+# Published under CC BY 4.0. Terms of the others forbid it, or are each image's own; of your own images, only you know.
+PUBLISHABLE = frozenset({"covid_cxnet"})
+
 _SMALLEST = 32
 _LOGGED_EVERY = 1000
 _RECORDED = ["image", "source", "mask_origin"]

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from isnet_bench import config as configuration
+from isnet_bench import methods
 from isnet_bench.errors import BenchError
 from isnet_bench.files import read_json
 from isnet_bench.reporting import style
@@ -27,8 +28,11 @@ SCORES = {
 }
 """How right a method is on a test set, and what that is called."""
 
+PREDICTED = ["set", "index", "label", "prediction"]
+"""What reporting reads of a run's predictions."""
+
 _FRACTION = {"type": "number", "minimum": 0, "maximum": 1}
-_METRICS = {
+_METRICS_SCHEMA = {
     "type": "object",
     "required": ["data", "stand_in", "method", "seed", "explainer", "sets", "prediction_changes", "train_seconds"],
     "properties": {
@@ -61,7 +65,7 @@ _METRICS = {
     },
 }
 _KEPT = (*SCORES, "background_relevance", "background_area", "images", "per_class", "confusion")
-_RUN = {
+_RUN_SCHEMA = {
     "type": "object",
     "required": ["data"],
     "properties": {
@@ -73,6 +77,8 @@ _RUN = {
     },
 }
 
+_METRICS, _RUN = (jsonschema.Draft202012Validator(schema) for schema in (_METRICS_SCHEMA, _RUN_SCHEMA))
+
 
 @dataclass(frozen=True)
 class Runs:
@@ -82,7 +88,8 @@ class Runs:
     method, label, seed, set, those of `SCORES`, background_relevance (NaN: none), background_area, prediction_changes
     (fractions of 1), images, per_class, confusion and train_seconds. ``sets`` are the test sets in the order in which
     the data set declares them; ``score`` is the one of `SCORES` that tables for people and figures show;
-    ``explainers`` has the name of what explained each method; ``gallery`` are the methods whose heatmaps are drawn.
+    ``explainers`` has the name of what explained each method; ``gallery`` are the methods whose heatmaps are drawn;
+    ``oracles`` are those that see the masks of test images.
     """
 
     experiment: str
@@ -96,6 +103,7 @@ class Runs:
     sets: tuple[str, ...]
     looks: Mapping[str, style.Look]
     gallery: tuple[str, ...]
+    oracles: tuple[str, ...]
     frame: pd.DataFrame
 
     @property
@@ -132,8 +140,9 @@ def runs(config: dict[str, Any], experiment: str, results: Path) -> Runs:
     BenchError
         If a run is missing or unreadable, or if runs were made on different data.
     """
-    labels = {entry.row: entry.label for entry in configuration.experiment_entries(config, experiment)}
-    looks = style.row_looks(configuration.experiment_entries(config, experiment))
+    entries = configuration.experiment_entries(config, experiment)
+    labels = {entry.row: entry.label for entry in entries}
+    looks = style.row_looks(entries)
     if not looks:
         raise BenchError(f"experiment {experiment} has no methods to report on; name some in the configuration")
     found = {(row, seed): _metrics(results, experiment, row, seed) for row in looks for seed in config["seeds"]}
@@ -159,6 +168,7 @@ def runs(config: dict[str, Any], experiment: str, results: Path) -> Runs:
         sets=tuple(first["sets"]),
         looks=looks,
         gallery=_chosen(looks, config["experiments"][experiment].get("gallery")),
+        oracles=tuple(entry.row for entry in entries if methods.get(entry.method).oracle),
         frame=pd.DataFrame(records).astype(
             dict.fromkeys([*SCORES, "background_relevance", "prediction_changes"], float)
         ),
@@ -174,8 +184,30 @@ def folder(results: Path, experiment: str, method: str, seed: int) -> Path:
     return results / experiment / method / f"seed{seed}"
 
 
+def predictions(results: Path, experiment: str, method: str, seed: int, sets: tuple[str, ...]) -> pd.DataFrame:
+    """What a run predicted: set, and the integers index, label and prediction; one row per image of a test set.
+
+    Raises
+    ------
+    BenchError
+        If the file is missing or unreadable, or has other test sets.
+    """
+    path = folder(results, experiment, method, seed) / "predictions.parquet"
+    remedy = "evaluate this run again"
+    try:
+        # Published ones are kept in fewer bits.
+        table = pd.read_parquet(path, columns=PREDICTED).astype(dict.fromkeys(PREDICTED[1:], "int64"))
+    except FileNotFoundError as error:
+        raise BenchError(f"{path} is missing: {remedy}") from error
+    except (OSError, ValueError) as error:
+        raise BenchError(f"{path} cannot be read ({' '.join(str(error).split())}): {remedy}") from error
+    if list(table["set"].unique()) != list(sets):
+        raise BenchError(f"{path} has other test sets than metrics.json: {remedy}")
+    return table
+
+
 def heatmaps(results: Path, experiment: str, method: str, seed: int, test_set: str) -> dict[str, np.ndarray]:
-    """Stored examples of a test set: images and relevance (n, C, H, W), masks (n, 1, H, W), labels (n,).
+    """Stored examples of a test set: images in [0, 1] and relevance (n, C, H, W), masks (n, 1, H, W), labels (n,).
 
     Raises
     ------
@@ -185,11 +217,14 @@ def heatmaps(results: Path, experiment: str, method: str, seed: int, test_set: s
     path = folder(results, experiment, method, seed) / "heatmaps.npz"
     try:
         with np.load(path) as stored:
-            return {key: stored[f"{test_set}_{key}"] for key in ("images", "masks", "relevance", "labels")}
+            found = {key: stored[f"{test_set}_{key}"] for key in ("images", "masks", "relevance", "labels")}
     except FileNotFoundError as error:
         raise BenchError(f"{path} is missing; {_again(path, 'evaluate')}") from error
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise BenchError(f"{path} cannot be read ({error}); {_again(path, 'evaluate')}") from error
+    # Published ones are kept in fewer bits.
+    found["images"] = found["images"] / (255 if found["images"].dtype == np.uint8 else 1)
+    return {key: values if key == "labels" else values.astype(np.float32) for key, values in found.items()}
 
 
 def _metrics(results: Path, experiment: str, method: str, seed: int) -> dict[str, Any]:
@@ -216,13 +251,13 @@ def _check_same_data(first: dict[str, Any], other: dict[str, Any], run: Path) ->
         )
 
 
-def _json(path: Path, schema: dict[str, Any], verb: str) -> dict[str, Any]:
+def _json(path: Path, schema: jsonschema.Draft202012Validator, verb: str) -> dict[str, Any]:
     content = read_json(path, _again(path, verb))
+    error = jsonschema.exceptions.best_match(schema.iter_errors(content))
+    if error is not None:
+        raise BenchError(f"{path} is wrong at {error.json_path}: {error.message}; {_again(path, verb)}")
     try:
-        jsonschema.validate(content, schema)
         json.dumps(content, allow_nan=False)
-    except jsonschema.ValidationError as error:
-        raise BenchError(f"{path} is wrong at {error.json_path}: {error.message}; {_again(path, verb)}") from error
     except ValueError as error:
         raise BenchError(f"{path} holds a number that is not finite; {_again(path, verb)}") from error
     return content

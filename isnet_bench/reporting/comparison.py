@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from isnet_bench import config as configuration
@@ -12,15 +15,24 @@ from isnet_bench import methods
 from isnet_bench.errors import BenchError
 from isnet_bench.evaluation.metrics import CONFUSION_METRICS
 from isnet_bench.files import replacing
-from isnet_bench.reporting import collect, statistics
+from isnet_bench.reporting import collect, markup, statistics
 
-__all__ = ["caption", "metric", "predictions", "summary", "write"]
+__all__ = ["BOLD", "ORACLE", "best", "caption", "metric", "oracle_note", "predictions", "summary", "write"]
 
-_COLUMNS = ["set", "index", "label", "prediction"]
+ORACLE = " ‡"
+"""Mark of the rows that see the masks of test images."""
+
+BOLD = (
+    f"Bold: the highest value, if it differs significantly (p < {1 - statistics.LEVEL:.2g}, corrected by Holm's "
+    "method) from the second."
+)
+"""What bold scores are."""
 
 
 def write(config: dict[str, Any], experiment: str, results: Path, out: Path) -> None:
-    """Write ``out.csv`` (one row per test set and method, fractions of 1) and ``out.md`` (percent, one table per set).
+    """Write ``out.csv`` (one row per test set and method, fractions of 1), ``out.md``, ``out.tex`` and ``out.html``.
+
+    The latter three are in percent, and have one table for each test set.
 
     Raises
     ------
@@ -29,10 +41,18 @@ def write(config: dict[str, Any], experiment: str, results: Path, out: Path) -> 
     """
     runs = collect.runs(config, experiment, Path(results))
     table = summary(predictions(runs, Path(results)), runs, _isnets(config, experiment))
-    sections = [f"## {name}\n\n{_section(rows)}" for name, rows in table.groupby("set", sort=False)]
+    sets = dict(list(table.groupby("set", sort=False)))
     contents = {
         "csv": table.to_csv(index=False, float_format="%.6g"),
-        "md": "\n\n".join([caption(runs), *sections]) + "\n",
+        "md": "\n\n".join([caption(runs), *(_section(name, rows, runs) for name, rows in sets.items())]) + "\n",
+        "tex": markup.BOOKTABS + "\n".join(_latex(name, rows, runs) for name, rows in sets.items()),
+        "html": markup.page(
+            runs.heading,
+            [
+                markup.paragraph(caption(runs)),
+                *(part for name, rows in sets.items() for part in _html(name, rows, runs)),
+            ],
+        ),
     }
     out = Path(out)
     for kind, text in contents.items():
@@ -48,11 +68,11 @@ def predictions(runs: collect.Runs, results: Path) -> pd.DataFrame:
     BenchError
         If a file is missing or unreadable, or lacks a test set.
     """
-    tables = []
-    for row in runs.looks:
-        for seed in runs.seeds:
-            path = collect.folder(results, runs.experiment, row, seed) / "predictions.parquet"
-            tables.append(_read(path, runs.sets).assign(method=row, seed=seed))
+    tables = [
+        collect.predictions(results, runs.experiment, row, seed, runs.sets).assign(method=row, seed=seed)
+        for row in runs.looks
+        for seed in runs.seeds
+    ]
     return pd.concat(tables, ignore_index=True)
 
 
@@ -74,14 +94,10 @@ def summary(predictions: pd.DataFrame, runs: collect.Runs, isnets: list[str]) ->
     BenchError
         If runs saw different images.
     """
-    try:
+    with _comparable(runs):
         values = statistics.estimates(predictions, metric(runs))
         pairs = statistics.pairwise(predictions, metric(runs))
-    except ValueError as error:
-        raise BenchError(
-            f"the runs of experiment {runs.experiment} cannot be compared ({error}): evaluate all of them again"
-        ) from error
-    marks = statistics.best_marks(pairs)
+    marks = statistics.best_marks(pairs, runs.oracles)
     bounds = {"other": "reference", "low": "difference_low", "high": "difference_high"}
     against = statistics.against_best(pairs, isnets).rename(columns=bounds).drop(columns=["value", "other_value"])
     values.insert(2, "label", values["method"].map(runs.labels))
@@ -91,6 +107,28 @@ def summary(predictions: pd.DataFrame, runs: collect.Runs, isnets: list[str]) ->
     return table.assign(data=runs.data, stand_in=runs.stand_in)
 
 
+def best(predictions: pd.DataFrame, runs: collect.Runs) -> dict[str, str | None]:
+    """For each test set the row that may be marked as the best one, see `isnet_bench.reporting.statistics.best_marks`.
+
+    Raises
+    ------
+    BenchError
+        If runs saw different images.
+    """
+    with _comparable(runs):
+        return statistics.best_marks(statistics.pairwise(predictions, metric(runs)), runs.oracles)
+
+
+@contextmanager
+def _comparable(runs: collect.Runs) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise BenchError(
+            f"the runs of experiment {runs.experiment} cannot be compared ({error}): evaluate all of them again"
+        ) from error
+
+
 def caption(runs: collect.Runs) -> str:
     """The title line: what was measured on which data, and what intervals and tests mean."""
     over = "test images (one seed says nothing about others)" if len(runs.seeds) == 1 else "seeds and test images"
@@ -98,29 +136,45 @@ def caption(runs: collect.Runs) -> str:
         f"{runs.heading}. Data: {runs.data}. {collect.SCORES[metric(runs)]}, {runs.repeats}, with 95 % intervals over "
         f"{over}. Difference: percentage points above the best ISNet of the test set, on the same images; p: "
         "two-sided, corrected by Holm's method for all pairs of methods on the test set (the intervals are not). "
-        f"Bold: the highest value, if it differs significantly (p < {1 - statistics.LEVEL:.2g}) from the second."
+        f"{BOLD}"
     )
 
 
-def _section(rows: pd.DataFrame) -> str:
+def _section(name: str, rows: pd.DataFrame, runs: collect.Runs) -> str:
+    shown, bold = _readable(rows, runs)
+    return "\n\n".join([f"## {name}", *_reference(rows), markup.markdown(shown, bold), *oracle_note(runs)])
+
+
+def _latex(name: str, rows: pd.DataFrame, runs: collect.Runs) -> str:
+    text = " ".join([f"{name} test images.", caption(runs), *_reference(rows), *oracle_note(runs)])
+    shown, bold = _readable(rows, runs)
+    return markup.latex(shown, text, f"{runs.experiment}_comparison_{name}", bold=bold)
+
+
+def _html(name: str, rows: pd.DataFrame, runs: collect.Runs) -> list[str]:
+    texts = [markup.paragraph(text) for text in [*_reference(rows), *oracle_note(runs)]]
+    return [markup.paragraph(name, "h2"), markup.html_table(*_readable(rows, runs)), *texts]
+
+
+def _reference(rows: pd.DataFrame) -> list[str]:
     references = rows["reference"].dropna().unique()
-    labels = rows.set_index("method")["label"]
-    lines = [f"Best ISNet: {labels[references[0]]}."] if len(references) else []
+    return [f"Best ISNet: {rows.set_index('method')['label'][references[0]]}."] if len(references) else []
+
+
+def _readable(rows: pd.DataFrame, runs: collect.Runs) -> tuple[pd.DataFrame, np.ndarray]:
+    """The table of one test set for people, and which of its cells are bold."""
+    score = f"{collect.SCORES[rows['metric'].iloc[0]]} (%)"
     shown = pd.DataFrame(
         {
-            "Method": rows["label"],
-            f"{collect.SCORES[rows['metric'].iloc[0]]} (%)": [
-                f"**{100 * value:.1f}**" if best else f"{100 * value:.1f}"
-                for value, best in zip(rows["value"], rows["best"], strict=True)
-            ],
+            "Method": rows["label"] + np.where(rows["method"].isin(runs.oracles), ORACLE, ""),
+            score: [f"{100 * value:.1f}" for value in rows["value"]],
             "95 % interval": _intervals(rows[["low", "high"]]),
             "Difference (points)": ["" if pd.isna(x) else f"{100 * x:+.1f}" for x in rows["difference"]],
             "95 % interval ": _intervals(rows[["difference_low", "difference_high"]], "+"),
             "p (Holm)": [_p(value) for value in rows["p_holm"]],
         }
     )
-    alignment = ["left"] + ["right"] * (shown.shape[1] - 1)
-    return "\n\n".join([*lines, shown.to_markdown(index=False, colalign=alignment, disable_numparse=True)])
+    return shown, np.outer(rows["best"], shown.columns == score)
 
 
 def _intervals(bounds: pd.DataFrame, sign: str = "") -> list[str]:
@@ -134,19 +188,12 @@ def _p(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
+def oracle_note(runs: collect.Runs) -> list[str]:
+    """What the mark of the oracles means, where there are any."""
+    note = "‡ An oracle, which sees the true masks of test images: a ceiling and no competitor, never marked as best."
+    return [note] * bool(runs.oracles)
+
+
 def _isnets(config: dict[str, Any], experiment: str) -> list[str]:
     entries = configuration.experiment_entries(config, experiment)
     return [entry.row for entry in entries if methods.get(entry.method).family == "isnet"]
-
-
-def _read(path: Path, sets: tuple[str, ...]) -> pd.DataFrame:
-    remedy = "evaluate this run again"
-    try:
-        table = pd.read_parquet(path, columns=_COLUMNS)
-    except FileNotFoundError as error:
-        raise BenchError(f"{path} is missing: {remedy}") from error
-    except (OSError, ValueError) as error:
-        raise BenchError(f"{path} cannot be read ({' '.join(str(error).split())}): {remedy}") from error
-    if list(table["set"].unique()) != list(sets):
-        raise BenchError(f"{path} has other test sets than metrics.json: {remedy}")
-    return table

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +16,28 @@ from isnet_bench.errors import BenchError
 from isnet_bench.reporting import collect, style, tables
 
 EXAMPLES = 4
-_LABEL_CHARACTERS = 18
+# More rows than a column has room for, or more panels, take the width of a page.
+_COLUMN_ROWS = 9
+_COLUMN_PANELS = 4
+# Characters of a label's line by the figure's width, height of that line, and height of a row at least.
+_LABEL_CHARACTERS = {style.COLUMN_MM: 18, style.PAGE_MM: 40}
+_LINE_MM = 2.8
+_ROW_MM = {style.COLUMN_MM: 6.5, style.PAGE_MM: 5.0}
 
 
 def accuracy(config: dict[str, Any], experiment: str, results: Path, out: Path) -> None:
     """The experiment's score of each method on each test set: every seed, mean and sample standard deviation."""
     runs = collect.runs(config, experiment, Path(results))
-    width = style.COLUMN_MM if len(runs.sets) <= 4 else style.PAGE_MM
+    narrow = len(runs.sets) <= _COLUMN_PANELS and len(runs.looks) <= _COLUMN_ROWS
+    width = style.COLUMN_MM if narrow else style.PAGE_MM
+    labels = [textwrap.fill(label, _LABEL_CHARACTERS[width]) for label in runs.labels.values()]
+    row = max(_ROW_MM[width], _LINE_MM * max(label.count("\n") + 1 for label in labels))
     with matplotlib.rc_context(style.RC):
-        fig = style.figure(28 + 6.5 * len(runs.looks), width)
+        fig = style.figure(28 + row * len(runs.looks), width)
         panels = fig.subplots(1, len(runs.sets), sharey=True, squeeze=False)[0]
         for panel, name in zip(panels, runs.sets, strict=True):
             _accuracy_panel(panel, runs, name)
-        panels[0].set_yticks(
-            range(len(runs.looks)),
-            [textwrap.fill(label, _LABEL_CHARACTERS) for label in runs.labels.values()],
-        )
+        panels[0].set_yticks(range(len(runs.looks)), labels)
         panels[0].set_ylim(len(runs.looks) - 0.35, -0.6)
         many = "" if len(runs.seeds) == 1 else " (dots); mean ± sample std (bars)"
         fig.supxlabel(f"{collect.SCORES[runs.score]} (%)", fontsize=7)
@@ -52,8 +59,10 @@ def heatmaps(config: dict[str, Any], experiment: str, results: Path, out: Path) 
     Raises
     ------
     BenchError
-        If a run is missing or unreadable, or if the methods stored different images.
+        If a run is missing or unreadable, if the methods stored different images, or if the gallery is empty.
     """
+    if not has_gallery(config, experiment):
+        raise BenchError(f"the gallery of experiment {experiment} is empty: name some of its rows there")
     runs = collect.runs(config, experiment, Path(results))
     examples, maps = _gallery(runs, Path(results))
     with matplotlib.rc_context(style.RC):
@@ -76,6 +85,17 @@ def heatmaps(config: dict[str, Any], experiment: str, results: Path, out: Path) 
         which = f"{runs.sets[0]} test images, seed {runs.seeds[0]}; below: share of |R| outside the mask"
         style.title(fig, width, runs.heading, f"Data: {runs.data}", which)
         style.save(fig, Path(out))
+
+
+def chosen(labels: np.ndarray) -> np.ndarray:
+    """Return which of the stored examples, given their labels (n,), are drawn: the first of each of some classes."""
+    _, places = np.unique(labels, return_index=True)
+    return np.sort(places)[:EXAMPLES]
+
+
+def has_gallery(config: Mapping[str, Any], experiment: str) -> bool:
+    """Return whether an experiment has a figure of heatmaps: its key gallery is not empty."""
+    return config["experiments"][experiment].get("gallery") != []
 
 
 def _accuracy_panel(panel: Axes, runs: collect.Runs, name: str) -> None:
@@ -117,10 +137,9 @@ def _gallery(runs: collect.Runs, results: Path) -> tuple[dict[str, np.ndarray], 
     for row, other in stored.items():
         if not np.array_equal(other["images"], stored[first]["images"]):
             raise BenchError(f"{row} and {first} stored heatmaps of different images; evaluate both again")
-    _, places = np.unique(stored[first]["labels"], return_index=True)
-    chosen = np.sort(places)[:EXAMPLES]
-    examples = {key: stored[first][key][chosen] for key in ("images", "masks")}
-    return examples, {row: _percent(other["relevance"][chosen]) for row, other in stored.items()}
+    places = chosen(stored[first]["labels"])
+    examples = {key: stored[first][key][places] for key in ("images", "masks")}
+    return examples, {row: _percent(other["relevance"][places]) for row, other in stored.items()}
 
 
 def _percent(relevance: np.ndarray) -> np.ndarray:

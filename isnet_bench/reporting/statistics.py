@@ -7,7 +7,6 @@ images (index) of a test set, with the same seeds. Functions of frames raise a V
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from itertools import combinations
 from typing import NamedTuple
 
@@ -18,12 +17,10 @@ from scipy import stats
 from isnet_bench.evaluation.metrics import CONFUSION_METRICS
 
 __all__ = [
-    "CriticalDifference",
     "Crossed",
     "Estimate",
     "against_best",
     "best_marks",
-    "critical_difference",
     "crossed",
     "estimates",
     "hierarchical_bootstrap",
@@ -237,7 +234,7 @@ def against_best(pairs: pd.DataFrame, candidates: Collection[str]) -> pd.DataFra
     return found.sort_values(["set", "method"], key=lambda column: column.map(places), ignore_index=True)
 
 
-def best_marks(pairs: pd.DataFrame) -> dict[str, str | None]:
+def best_marks(pairs: pd.DataFrame, outside: Collection[str] = ()) -> dict[str, str | None]:
     """Return for each test set the method that may be marked as the best, None where none may.
 
     Parameters
@@ -245,9 +242,12 @@ def best_marks(pairs: pd.DataFrame) -> dict[str, str | None]:
     pairs : DataFrame
         What `pairwise` returned: the method with the highest value is marked if it differs significantly, after
         Holm's correction, from the runner-up.
+    outside : collection of str
+        Methods that do not compete, such as oracles: neither marked nor runner-up.
     """
     marks = {}
-    for name, rows in _both_ways(pairs).groupby("set", sort=False):
+    competing = pairs[~pairs[["method", "other"]].isin(outside).any(axis=1)]
+    for name, rows in _both_ways(competing).groupby("set", sort=False):
         ranked = rows.drop_duplicates("method").sort_values("value", ascending=False, kind="stable")
         first, second = ranked["method"].iloc[:2]
         (p,) = rows.loc[(rows["method"] == first) & (rows["other"] == second), "p_holm"]
@@ -262,62 +262,6 @@ def holm(p_values: np.ndarray) -> np.ndarray:
     corrected = np.empty(len(order))
     corrected[order] = np.minimum(stepped, 1)
     return corrected
-
-
-@dataclass(frozen=True)
-class CriticalDifference:
-    """What a critical-difference diagram shows.
-
-    Attributes
-    ----------
-    ranks : Series
-        Mean rank of each method, 1 is best, in ascending order.
-    statistic, p : float
-        Of Friedman's test, corrected for ties: do the methods differ at all?
-    difference : float
-        Mean ranks that differ by at least this differ significantly (Nemenyi).
-    groups : tuple
-        The largest sets of two or more methods, no two of which differ significantly; a bar of the diagram each.
-    """
-
-    ranks: pd.Series
-    statistic: float
-    p: float
-    difference: float
-    groups: tuple[tuple[str, ...], ...]
-
-
-def critical_difference(scores: pd.DataFrame) -> CriticalDifference:
-    """Compare methods across experiments by their ranks (Demšar, JMLR 7, 1, 2006).
-
-    Parameters
-    ----------
-    scores : DataFrame
-        One row per experiment, or per test set of one, and one column per method; higher is better.
-
-    Raises
-    ------
-    ValueError
-        If a score is missing, or there are fewer than three methods or two rows.
-    """
-    number, count = scores.shape
-    if count < 3 or number < 2 or scores.isna().any(axis=None):
-        raise ValueError("a critical difference needs three methods or more with scores in two experiments or more")
-    ranks = scores.rank(axis=1, ascending=False).mean().sort_values(kind="stable")
-    statistic, p = stats.friedmanchisquare(*scores.to_numpy(float).T)
-    quantile = stats.studentized_range.ppf(LEVEL, count, np.inf) / np.sqrt(2)
-    difference = float(quantile * np.sqrt(count * (count + 1) / (6 * number)))
-    return CriticalDifference(ranks, float(statistic), float(p), difference, _groups(ranks, difference))
-
-
-def _groups(ranks: pd.Series, difference: float) -> tuple[tuple[str, ...], ...]:
-    groups, reach = [], 0
-    for start, rank in enumerate(ranks):
-        end = int((ranks - rank < difference).sum())
-        if end > max(reach, start + 1):
-            groups.append(tuple(ranks.index[start:end]))
-            reach = end
-    return tuple(groups)
 
 
 def _both_ways(pairs: pd.DataFrame) -> pd.DataFrame:

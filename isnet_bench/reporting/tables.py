@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,38 +10,37 @@ import numpy as np
 import pandas as pd
 
 from isnet_bench.files import replacing
-from isnet_bench.reporting import collect
+from isnet_bench.reporting import collect, comparison, markup
 
 MARK = " †"
-_LATEX = str.maketrans(
-    {character: f"\\{character}" for character in "&%$#_{}"}
-    | {
-        "\\": r"\textbackslash{}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "±": r"$\pm$",
-        "†": r"$\dagger$",
-        "×": r"$\times$",
-    }
-)
 
 
 def write(config: dict[str, Any], experiment: str, results: Path, out: Path) -> None:
-    """Write ``out.csv`` (one row per method, fractions of 1), ``out.md`` and ``out.tex`` (percent), and
+    """Write ``out.csv`` (one row per method, fractions of 1), ``out.md``, ``out.tex`` and ``out.html`` (percent), and
     ``out_classes.csv`` (one row per method, test set and class).
 
     Raises
     ------
     isnet_bench.errors.BenchError
-        If a run that the configuration names is missing or unreadable.
+        If a run that the configuration names is missing or unreadable, or if runs saw different images.
     """
     runs = collect.runs(config, experiment, Path(results))
     table = summary(runs)
     shown = readable(table, runs)
+    bold = _bold(shown, runs, comparison.best(comparison.predictions(runs, Path(results)), runs))
+    text = " ".join([caption(runs), *footnotes(runs)])
     contents = {
         "csv": table.to_csv(index=False, float_format="%.6g"),
-        "md": "\n\n".join([caption(runs), _markdown(shown), *footnotes(runs)]) + "\n",
-        "tex": _latex(shown, runs),
+        "md": "\n\n".join([caption(runs), markup.markdown(shown, bold), *footnotes(runs)]) + "\n",
+        "tex": markup.BOOKTABS + markup.latex(shown, text, experiment, bold=bold),
+        "html": markup.page(
+            runs.heading,
+            [
+                markup.paragraph(caption(runs)),
+                markup.html_table(shown, bold),
+                *map(markup.paragraph, footnotes(runs)),
+            ],
+        ),
     }
     out = Path(out)
     files = {f"{out.name}.{kind}": text for kind, text in contents.items()}
@@ -99,7 +99,9 @@ def classes(runs: collect.Runs) -> pd.DataFrame:
 
 def readable(table: pd.DataFrame, runs: collect.Runs) -> pd.DataFrame:
     """The same table for people: percent with one decimal, mean ± std; a single seed has no ±."""
-    shown = pd.DataFrame({"Method": table["label"]})
+    shown = pd.DataFrame(
+        {"Method": table["label"] + np.where(table["method"].isin(runs.oracles), comparison.ORACLE, "")}
+    )
     for name in runs.sets:
         shown[f"{name} (%)"] = _cells(table, f"{name}_{runs.score}", 100)
     relevance = zip(_cells(table, "background_relevance", 100), table["method"], strict=True)
@@ -123,16 +125,29 @@ def caption(runs: collect.Runs) -> str:
         f"{runs.heading}. Data: {runs.data}. {collect.SCORES[runs.score]} on {', '.join(runs.sets)} test images, "
         f"{runs.repeats}{spread}. Background relevance: share of the absolute relevance ({runs.explainer}) "
         f"outside the foreground mask, and background area: share of the pixels outside it, "
-        f"both on {runs.sets[0]} images.{changes}"
+        f"both on {runs.sets[0]} images.{changes}" + (f" {comparison.BOLD}" if _compared(runs) else "")
     )
 
 
 def footnotes(runs: collect.Runs) -> list[str]:
-    """What the mark in the table means: methods that another explainer had to explain."""
-    names = sorted(set(runs.exceptions.values()))
-    return [f"{MARK} Not by {runs.explainer}, which does not fit this network, but by {', '.join(names)}."] * bool(
-        names
-    )
+    """What the marks in the table mean: methods that another explainer had to explain, and oracles."""
+    names = ", ".join(sorted(set(runs.exceptions.values())))
+    other = f"{MARK.strip()} Not by {runs.explainer}, which does not fit this network, but by {names}."
+    return [other] * bool(names) + comparison.oracle_note(runs)
+
+
+def _compared(runs: collect.Runs) -> bool:
+    """Whether methods are tested against each other by the score that the table shows."""
+    return comparison.metric(runs) == runs.score and len(runs.looks) > 1
+
+
+def _bold(shown: pd.DataFrame, runs: collect.Runs, best: Mapping[str, str | None]) -> np.ndarray:
+    """Which cells are bold: the best score of each test set, where it may be marked."""
+    rows = np.array(list(runs.looks))
+    bold = np.zeros(shown.shape, dtype=bool)
+    for name in runs.sets if _compared(runs) else ():
+        bold[:, shown.columns.get_loc(f"{name} (%)")] = rows == best.get(name)
+    return bold
 
 
 def _cells(table: pd.DataFrame, name: str, scale: float) -> list[str]:
@@ -140,25 +155,3 @@ def _cells(table: pd.DataFrame, name: str, scale: float) -> list[str]:
         "none" if pd.isna(mean) else f"{scale * mean:.1f}" + ("" if pd.isna(std) else f" ± {scale * std:.1f}")
         for mean, std in zip(table[f"{name}_mean"], table[f"{name}_std"], strict=True)
     ]
-
-
-def _markdown(shown: pd.DataFrame) -> str:
-    alignment = ["left"] + ["right"] * (shown.shape[1] - 1)
-    return shown.to_markdown(index=False, colalign=alignment, disable_numparse=True)
-
-
-def _latex(shown: pd.DataFrame, runs: collect.Runs) -> str:
-    escaped = shown.rename(columns=_escape).map(_escape)
-    body = escaped.to_latex(
-        index=False,
-        escape=False,
-        column_format="l" + "r" * (shown.shape[1] - 1),
-        caption=_escape(" ".join([caption(runs), *footnotes(runs)])),
-        label=f"tab:{runs.experiment}",
-        position="tb",
-    )
-    return f"% needs \\usepackage{{booktabs}}\n{body}"
-
-
-def _escape(text: str) -> str:
-    return text.translate(_LATEX)

@@ -22,7 +22,9 @@ except BenchError as error:
 RESULTS = config["results"]
 # Tuning is a target of its own; its candidates are rows of an experiment beside the others.
 TUNING = configuration.candidates.experiment(config)
-EXPERIMENTS = [experiment for experiment in config["experiments"] if experiment != TUNING]
+# So are the studies, whose runs are those of experiments, too.
+VARIATIONS = configuration.variations.names(config)
+EXPERIMENTS = [name for name in config["experiments"] if name not in {TUNING, *configuration.variations.owners(config)}]
 # End of the file names of a timing study -> its name.
 STUDIES = {configuration.studies.suffix(study): study for study in configuration.studies.names(config)}
 RUN = f"{RESULTS}/{{experiment}}/{{method}}/seed{{seed}}"
@@ -40,6 +42,7 @@ wildcard_constraints:
     range_id="[A-Za-z][A-Za-z0-9_]*",
     seed="[0-9]+",
     study=f"(?:{'|'.join(STUDIES)})",
+    variation="|".join(VARIATIONS),
 
 
 def job_config(verb, experiment=None, method=None, study=None):
@@ -68,6 +71,20 @@ def of_study(wildcards):
     return job_config("time", study=STUDIES[wildcards.study])
 
 
+def of_variation(wildcards):
+    """The configuration of the table and the figure of a study."""
+    return job_config("study", study=wildcards.variation)
+
+
+def metrics_of_variation(wildcards):
+    """The metrics of every training of a study."""
+    return [
+        f"{RESULTS}/{cell.experiment}/{cell.row}/seed{seed}/metrics.json"
+        for cell in configuration.variations.cells(config, wildcards.variation)
+        for seed in configuration.variations.seeds(config, wildcards.variation)
+    ]
+
+
 def range_of(wildcards):
     """The relevance range, for the methods that need it."""
     range_id = configuration.range_id(config, wildcards.experiment, wildcards.method)
@@ -91,9 +108,18 @@ def runs_of(file):
 
 
 def experiment_outputs(experiment):
-    """The tables and figures of an experiment."""
-    return expand(f"{RESULTS}/tables/{experiment}.{{suffix}}", suffix=["csv", "md", "tex"]) + expand(
-        f"{RESULTS}/figures/{experiment}_{{kind}}.{{suffix}}", kind=["accuracy", "heatmaps"], suffix=["pdf", "png"]
+    """The tables and figures of an experiment; an empty gallery has no figure of heatmaps."""
+    no_gallery = config["experiments"][experiment].get("gallery") == []
+    kinds = ["accuracy", "tradeoff"] if no_gallery else ["accuracy", "heatmaps", "tradeoff"]
+    return expand(f"{RESULTS}/tables/{experiment}.{{suffix}}", suffix=["csv", "md", "tex", "html"]) + expand(
+        f"{RESULTS}/figures/{experiment}_{{kind}}.{{suffix}}", kind=kinds, suffix=["pdf", "png"]
+    )
+
+
+def variation_outputs(study):
+    """The table and the figure of a study."""
+    return expand(f"{RESULTS}/tables/{study}.{{suffix}}", suffix=["csv", "md", "tex"]) + expand(
+        f"{RESULTS}/figures/{study}.{{suffix}}", suffix=["pdf", "png"]
     )
 
 
@@ -104,7 +130,7 @@ def segment_outputs():
 
 def timing_outputs():
     """The tables and figures of the timing studies, where they are asked for."""
-    return expand(f"{RESULTS}/tables/timing{{study}}.csv", study=STUDIES) + expand(
+    return expand(f"{RESULTS}/tables/timing{{study}}.{{suffix}}", study=STUDIES, suffix=["csv", "html"]) + expand(
         f"{RESULTS}/figures/training_{{quantity}}_vs_classes{{study}}.{{suffix}}",
         quantity=["time", "memory"],
         study=STUDIES,

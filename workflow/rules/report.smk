@@ -6,16 +6,23 @@ rule tables:
         runs_of("metrics.json"),
         runs_of("predictions.parquet"),
     output:
-        csv=report(
-            f"{RESULTS}/tables/{{experiment}}.csv",
-            caption="../report/table.rst",
-            category="Tables",
-            labels={"experiment": "{experiment}"},
-        ),
+        csv=f"{RESULTS}/tables/{{experiment}}.csv",
         md=f"{RESULTS}/tables/{{experiment}}.md",
         tex=f"{RESULTS}/tables/{{experiment}}.tex",
         classes=f"{RESULTS}/tables/{{experiment}}_classes.csv",
-        comparison=multiext(f"{RESULTS}/tables/{{experiment}}_comparison", ".csv", ".md"),
+        comparison=multiext(f"{RESULTS}/tables/{{experiment}}_comparison", ".csv", ".md", ".tex"),
+        html=report(
+            f"{RESULTS}/tables/{{experiment}}.html",
+            caption="../report/table.rst",
+            category="Tables",
+            labels={"experiment": "{experiment}", "shows": "all methods"},
+        ),
+        comparison_html=report(
+            f"{RESULTS}/tables/{{experiment}}_comparison.html",
+            caption="../report/comparison.rst",
+            category="Tables",
+            labels={"experiment": "{experiment}", "shows": "differences"},
+        ),
     log:
         f"{RESULTS}/logs/{{experiment}}/tables.log",
     params:
@@ -36,6 +43,7 @@ rule tables:
 rule figures:
     input:
         runs_of("metrics.json"),
+        runs_of("predictions.parquet"),
         runs_of("heatmaps.npz"),
     output:
         png=report(
@@ -48,7 +56,7 @@ rule figures:
     log:
         f"{RESULTS}/logs/{{experiment}}/{{kind}}_figure.log",
     wildcard_constraints:
-        kind="accuracy|heatmaps",
+        kind="accuracy|heatmaps|tradeoff",
     params:
         config=of_experiment("figures"),
         results=subpath(output.png, ancestor=2),

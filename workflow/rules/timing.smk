@@ -4,12 +4,7 @@
 rule timing:
     output:
         json=f"{RESULTS}/timing/training_step{{study}}.json",
-        table=report(
-            f"{RESULTS}/tables/timing{{study}}.csv",
-            caption="../report/timing_table.rst",
-            category="Tables",
-            labels={"experiment": "timing{study}"},
-        ),
+        table=f"{RESULTS}/tables/timing{{study}}.csv",
     log:
         f"{RESULTS}/logs/timing{{study}}.log",
     benchmark:
@@ -18,7 +13,7 @@ rule timing:
         config=of_study,
         study=lambda wildcards: STUDIES[wildcards.study],
     # All cores: a training beside it would be measured, too.
-    threads: lambda wildcards: workflow.cores
+    threads: lambda wildcards: workflow.resource_settings.cores or os.cpu_count()
     resources:
         mem_mb=8000,
         runtime=240,
@@ -28,6 +23,33 @@ rule timing:
     shell:
         "OMP_NUM_THREADS={threads} python -m isnet_bench time --config {params.config:q} --study {params.study}"
         " --out {output.json} --table {output.table} > {log} 2>&1"
+
+
+rule timing_page:
+    input:
+        rules.timing.output.json,
+    output:
+        report(
+            f"{RESULTS}/tables/timing{{study}}.html",
+            caption="../report/timing_table.rst",
+            category="Tables",
+            labels={"experiment": "timing{study}", "shows": "training steps"},
+        ),
+    log:
+        f"{RESULTS}/logs/timing_page{{study}}.log",
+    params:
+        config=of_study,
+        study=lambda wildcards: STUDIES[wildcards.study],
+        results=subpath(output[0], ancestor=2),
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=20,
+    conda:
+        ENVIRONMENT
+    shell:
+        "OMP_NUM_THREADS={threads} python -m isnet_bench page --config {params.config:q}"
+        " --study {params.study} --results {params.results} --out {output} > {log} 2>&1"
 
 
 rule timing_figure:
