@@ -116,7 +116,7 @@ def test_every_job_is_a_command_that_can_be_pasted(workplace):
 def test_configfile_replaces_the_default_and_config_goes_on_top(workplace):
     def rename_and_drop(config):
         config["experiments"]["other"] = config["experiments"].pop("mnist")
-        del config["timing"], config["tuning"]
+        del config["timing"], config["tuning"], config["studies"]
 
     edit(workplace, rename_and_drop)
     run = snakemake(
