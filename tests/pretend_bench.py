@@ -24,7 +24,7 @@ FILES = {
     "figures": ["{out}.pdf", "{out}.png"],
     "page": ["{out}"],
     "time": ["{out}", "{table}"],
-    "study": ["{out}.csv", "{out}.md", "{out}.tex", "{figure}.pdf", "{figure}.png"],
+    "study": ["{out}.csv", "{out}.md", "{out}.tex", "{out}.html", "{figure}.pdf", "{figure}.png"],
 }
 
 verb, *rest = sys.argv[1:]

@@ -140,7 +140,7 @@ def test_two_settings_have_a_column_each(config, results):
     assert table["data.bias.pattern"].unique().tolist() == ["border_pixel", "corner_patch"]
 
 
-def test_markdown_and_latex_are_in_percent(config, results):
+def test_tables_for_people_are_in_percent(config, results):
     _table(config, results, "fraction")
     text = (results / "tables" / "fraction.md").read_text()
     assert text.startswith(
@@ -155,6 +155,10 @@ def test_markdown_and_latex_are_in_percent(config, results):
     assert r"How many \& where" in tex
     assert r"\label{tab:fraction}" in tex
     assert "{lllrrrrr}" in tex
+    page = (results / "tables" / "fraction.html").read_text()
+    assert "<title>How many &amp; where</title>" in page
+    assert '<td class="text">1/8</td><td class="text">border_pixel</td>' in page
+    assert page.count("<tr>") == 1 + 4
 
 
 def test_the_score_is_that_of_the_experiment(config, results):

@@ -1,4 +1,4 @@
-"""What a study found: its runs in one tidy frame, and its table as csv, Markdown and LaTeX.
+"""What a study found: its runs in one tidy frame, and its table.
 
 Nothing but the ``metrics.json`` of each run, and one ``run.json``, is read.
 """
@@ -122,7 +122,10 @@ def outcome(config: dict[str, Any], study: str, results: Path) -> Outcome:
 
 
 def write(config: dict[str, Any], study: str, results: Path, out: Path) -> None:
-    """Write ``out.csv`` (fractions of 1), ``out.md`` and ``out.tex`` (percent). Raises what `outcome` raises."""
+    """Write ``out.csv`` (fractions of 1), ``out.md``, ``out.tex`` and ``out.html`` (percent).
+
+    Raises what `outcome` raises.
+    """
     found = outcome(config, study, Path(results))
     table = summary(found)
     shown = readable(table, found)
@@ -131,6 +134,10 @@ def write(config: dict[str, Any], study: str, results: Path, out: Path) -> None:
         "csv": _named(table, found).to_csv(index=False, float_format="%.6g"),
         "md": f"{caption(found)}\n\n{markup.markdown(shown, text_columns=text_columns)}\n",
         "tex": markup.BOOKTABS + markup.latex(shown, caption(found), study, text_columns),
+        "html": markup.page(
+            found.heading,
+            [markup.paragraph(caption(found)), markup.html_table(shown, text_columns=text_columns)],
+        ),
     }
     out = Path(out)
     for kind, text in contents.items():

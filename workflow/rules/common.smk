@@ -118,7 +118,7 @@ def experiment_outputs(experiment):
 
 def variation_outputs(study):
     """The table and the figure of a study."""
-    return expand(f"{RESULTS}/tables/{study}.{{suffix}}", suffix=["csv", "md", "tex"]) + expand(
+    return expand(f"{RESULTS}/tables/{study}.{{suffix}}", suffix=["csv", "md", "tex", "html"]) + expand(
         f"{RESULTS}/figures/{study}.{{suffix}}", suffix=["pdf", "png"]
     )
 

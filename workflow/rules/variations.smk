@@ -6,19 +6,20 @@ rule study:
     input:
         metrics_of_variation,
     output:
-        csv=report(
-            f"{RESULTS}/tables/{{variation}}.csv",
+        csv=f"{RESULTS}/tables/{{variation}}.csv",
+        html=report(
+            f"{RESULTS}/tables/{{variation}}.html",
             caption="../report/study.rst",
-            category="Studies",
-            labels={"study": "{variation}", "shows": "table"},
+            category="Tables",
+            labels={"experiment": "{variation}", "shows": "all values"},
         ),
         md=f"{RESULTS}/tables/{{variation}}.md",
         tex=f"{RESULTS}/tables/{{variation}}.tex",
         png=report(
             f"{RESULTS}/figures/{{variation}}.png",
             caption="../report/study.rst",
-            category="Studies",
-            labels={"study": "{variation}", "shows": "figure"},
+            category="Figures",
+            labels={"experiment": "{variation}", "shows": "all values"},
         ),
         pdf=f"{RESULTS}/figures/{{variation}}.pdf",
     log:
