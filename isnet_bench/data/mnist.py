@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
 from torch.nn import functional as F
 from torchvision import datasets
 from torchvision.datasets.mnist import read_image_file, read_label_file
@@ -178,6 +177,8 @@ def _mnist(settings: Settings, rng: np.random.Generator) -> _Digits | None:
 def _stand_in(settings: Settings, rng: np.random.Generator) -> _Digits:
     """Share scikit-learn's digits out in the proportions that are asked for."""
     log.warning("MNIST is neither in the data root nor to be had: %s are used, and every result says so", _DIGITS)
+    from sklearn.datasets import load_digits  # a second of start-up that jobs with MNIST do without
+
     digits = load_digits()
     sizes = _sizes(settings, 60_000, 10_000)
     share = min(1.0, len(digits.target) / sum(sizes.values()))
