@@ -1,95 +1,36 @@
-"""Lung segmentation: drawn radiographs in, masks and their scores out; what is refused; what the workflow plans."""
+"""Lung segmentation: drawn radiographs in, masks and their scores out; and what the workflow plans."""
 
 import dataclasses
 import json
 import logging
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import lung_collection
 import numpy as np
 import pandas as pd
 import pytest
 import segmentation_models_pytorch as smp
 import torch
+from lung_collection import SECTION, TINY, checked, make, read
 from PIL import Image
 from safetensors.torch import load_file
 from sklearn.metrics import f1_score, jaccard_score
 from torch.nn import functional as F
 
-from isnet_bench import cli, fields, segmentation, segmentation_data
+from isnet_bench import cli, fields, segmentation
 from isnet_bench import config as configuration
 from isnet_bench.errors import BenchError
 from isnet_bench.segmentation_data import Augmentation, Settings
 from isnet_bench.segmentation_masks import fault, overlap, tidy
 
 ROOT = Path(__file__).resolve().parents[1]
-# timm's own network for tests, in place of a ResNet-18.
-TINY = "tu-test_resnet"
-SECTION = {
-    "masks": "set/lungs/masks.csv",
-    "manifest": "set/manifest.csv",
-    "image_size": 64,
-    "encoder": TINY,
-    "epochs": 6,
-    "batch_size": 2,
-    "learning_rate": 1e-2,
-}
 NONE = Augmentation(degrees=0.0, translate=0.0, scale=(1.0, 1.0), gamma=1.0)
 
-
-def lungs(height, width, rng):
-    """Two ellipses, bool (H, W)."""
-    rows, columns = np.mgrid[:height, :width] / np.array([height, width])[:, None, None]
-    shift = rng.uniform(-0.04, 0.04, 2)
-    return sum(
-        ((rows - 0.5 - shift[0]) / 0.36) ** 2 + ((columns - middle - shift[1]) / 0.15) ** 2 < 1 for middle in (0.3, 0.7)
-    ).astype(bool)
-
-
-def draw(folder, name, rng, mask=None, size=(72, 88)):
-    """Draw an image, and its mask where that has a name."""
-    shape = lungs(*size, rng)
-    image = np.where(shape, 60, 190) + rng.normal(0, 12, size)
-    for path, array in ((name, image), (mask, shape * 255)):
-        if path:
-            (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(np.clip(array, 0, 255).astype(np.uint8)).save(folder / path)
-
-
-def make(root):
-    """Eight images to train on, two to test on, and a data set of five, two of which have masks; return its folder."""
-    folder, rng = root / "set", np.random.default_rng(0)
-    masks = [(f"lungs/{i}.png", f"lungs/mask{i}.png", "train" if i < 8 else "val") for i in range(10)]
-    manifest = [
-        ("images/a/0.png", "x", "a", "train", "masks/0.png"),
-        ("images/a/1.png", "y", "a", "test_iid", "masks/1.png"),
-        ("images/a/2.jpg", "x", "a", "val", ""),
-        ("images/b/3.png", "y", "b", "test_ood", ""),
-        ("images/b/4.png", "y", "b", "train", ""),
-    ]
-    for image, mask, _ in masks:
-        draw(folder, image, rng, mask)
-    for i, (image, *_, mask) in enumerate(manifest):
-        draw(folder, image, rng, mask, size=(80 + i, 70))
-    pd.DataFrame(masks, columns=["image", "mask", "split"]).to_csv(folder / "lungs/masks.csv", index=False)
-    columns = ["image", "label", "source", "split", "mask"]
-    pd.DataFrame(manifest, columns=columns).to_csv(folder / "manifest.csv", index=False)
-    return folder
-
-
-def checked(**changes):
-    section = {**SECTION, **changes}
-    return configuration.check({"seeds": [0], "device": "cpu", "experiments": {}, "segment": section}, "mine.yaml")
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    monkeypatch.setenv("ISNET_BENCH_DATA", str(tmp_path))
-    return make(tmp_path)
+folder = lung_collection.folder
 
 
 @pytest.fixture(scope="module")
@@ -101,10 +42,6 @@ def made(tmp_path_factory):
         patch.setenv("ISNET_BENCH_DATA", str(root))
         segmentation.segment(checked(), root / "out")
     return folder, root / "out"
-
-
-def read(path):
-    return np.asarray(Image.open(path))
 
 
 def test_every_image_without_a_mask_gets_one_of_its_own_size(made):
@@ -207,6 +144,11 @@ def test_a_broken_image_costs_no_second_training(folder, tmp_path, caplog):
     # From nothing, with the same seed: the same weights.
     assert (out / "weights.safetensors").read_bytes() == weights
 
+    (folder / "images/b/3.png").write_text("no image")
+    with pytest.raises(BenchError, match=r"images/b/3\.png cannot be read as a PNG"):
+        segmentation.segment(config, out)
+    assert not (out / "metrics.json").exists(), "a result that is not of these weights"
+
 
 def test_implausible_masks_are_reported(folder, tmp_path, monkeypatch, caplog):
     def pretend(network, images):
@@ -224,138 +166,6 @@ def test_implausible_masks_are_reported(folder, tmp_path, monkeypatch, caplog):
     row = next(line for line in text.splitlines() if line.startswith("| b "))
     assert [cell.strip() for cell in row.strip("|").split("|")] == ["b", "1", "0", "1", "2"], text
     assert "3 of 3 predicted masks can hardly be right" in caplog.text
-
-
-def break_manifest(change):
-    def apply(folder):
-        table = pd.read_csv(folder / "manifest.csv", dtype=str, keep_default_na=False)
-        change(table).to_csv(folder / "manifest.csv", index=False)
-
-    return apply
-
-
-def break_masks(change):
-    def apply(folder):
-        table = pd.read_csv(folder / "lungs/masks.csv", dtype=str, keep_default_na=False)
-        change(table).to_csv(folder / "lungs/masks.csv", index=False)
-
-    return apply
-
-
-def put(row, column, value):
-    return lambda table: table.assign(**{column: [*table[column][:row], value, *table[column][row + 1 :]]})
-
-
-def save(name, array):
-    return lambda folder: Image.fromarray(np.asarray(array, np.uint8)).save(folder / name)
-
-
-@pytest.mark.parametrize(
-    ("spoil", "sentence"),
-    [
-        (
-            lambda f: (f / "manifest.csv").unlink(),
-            r"there is no manifest .*set/manifest\.csv: put it there, or let ISNET_BENCH_DATA ",
-        ),
-        (lambda f: (f / "lungs/masks.csv").unlink(), r"there is no manifest .*lungs/masks\.csv: "),
-        (lambda f: (f / "manifest.csv").write_text(""), r"manifest\.csv cannot be read as CSV"),
-        (
-            break_manifest(lambda t: t.drop(columns="source")),
-            r"manifest\.csv lacks the column 'source'; it needs image, ",
-        ),
-        (
-            break_masks(lambda t: t.drop(columns="mask")),
-            r"masks\.csv lacks the column 'mask'; it needs image, mask, split",
-        ),
-        (break_masks(put(2, "mask", "")), r"masks\.csv, line 4: the mask is missing"),
-        (
-            break_masks(put(1, "image", "lungs/no.png")),
-            r"masks\.csv, line 3: the image .*set/lungs/no\.png does not exist",
-        ),
-        (
-            break_masks(put(1, "mask", "lungs/no.png")),
-            r"masks\.csv, line 3: the mask .*set/lungs/no\.png does not exist",
-        ),
-        (
-            break_manifest(put(3, "image", "images/no.png")),
-            r"manifest\.csv, line 5: the image .*images/no\.png does not exist",
-        ),
-        (
-            break_manifest(put(0, "image", "../../x.png")),
-            r"line 2: the image \.\./\.\./x\.png lies outside the data root",
-        ),
-        (break_manifest(put(0, "image", "/x.png")), r"line 2: the image /x\.png lies outside the data root"),
-        (
-            break_masks(put(9, "split", "vall")),
-            r"masks\.csv, line 11: the split 'vall' is none of train, val; did you mean 'val'",
-        ),
-        (break_masks(lambda t: t.assign(split="train")), r"masks\.csv has no image with split val"),
-        (break_masks(lambda t: t.assign(split="val")), r"masks\.csv has no image with split train"),
-        (
-            break_masks(put(0, "mask", "masks/1.png")),
-            r"masks/1\.png has split train, and is in a test set of .*manifest\.csv",
-        ),
-        (
-            lambda f: shutil.copy(f / "images/b/3.png", f / "lungs/2.png"),
-            r"lungs/2\.png has split train, and is in a test set of .*manifest\.csv, too",
-        ),
-        (
-            lambda f: shutil.copy(f / "lungs/9.png", f / "lungs/1.png"),
-            r"lungs/1\.png has split train, and is in the part val, too",
-        ),
-        (
-            lambda f: (
-                shutil.copy(f / "images/a/2.jpg", f / "images/a/2.png"),
-                break_manifest(put(4, "image", "images/a/2.png"))(f),
-            ),
-            r"manifest\.csv, line 6: another image has the name images/a/2\.png but for the suffix",
-        ),
-        (
-            save("lungs/mask3.png", np.ones((5, 7))),
-            r"mask3\.png has 7 x 5 pixels, and its image lungs/3\.png 88 x 72; resize",
-        ),
-        (save("lungs/mask9.png", np.zeros((72, 88))), r"mask9\.png is all black"),
-        (lambda f: (f / "lungs/5.png").write_text("no image"), r"lungs/5\.png cannot be read as a PNG"),
-        (lambda f: (f / "lungs/5.png").write_bytes((f / "lungs/5.png").read_bytes()[:300]), r"5\.png cannot be read"),
-    ],
-)
-def test_a_mistake_in_the_data_is_one_sentence_before_any_training(folder, tmp_path, spoil, sentence):
-    spoil(folder)
-    with pytest.raises(BenchError, match=sentence) as caught:
-        segmentation.segment(checked(), tmp_path / "out")
-    assert "\n" not in str(caught.value)
-    assert not (tmp_path / "out").exists()
-
-
-def test_an_unknown_encoder_is_refused(folder, tmp_path):
-    with pytest.raises(BenchError, match=r"cannot have the encoder 'resnet17'; common ones: resnet18, "):
-        segmentation.segment(checked(encoder="resnet17"), tmp_path / "out")
-
-
-@pytest.mark.parametrize(
-    ("changes", "sentence"),
-    [
-        ({"size": 64}, "unknown key 'size' in segment; known keys: augmentation, "),
-        ({"image_size": 100}, "segment.image_size: 100 is not a multiple of 32"),
-        ({"batch_size": 1}, "segment.batch_size: 1 is less than the minimum of 2"),
-        ({"augmentation": {"gamma": 0.5}}, "segment.augmentation.gamma: 0.5 is less than the minimum of 1"),
-        (
-            {"augmentation": {"scale": [1.4, 0.8]}},
-            "segment: scale must be a smaller and a larger positive number, not [1.4, 0.8]",
-        ),
-    ],
-)
-def test_a_mistake_in_the_configuration_is_one_sentence(changes, sentence):
-    with pytest.raises(BenchError) as caught:
-        checked(**changes)
-    assert str(caught.value).startswith("mine.yaml: ")
-    assert sentence in str(caught.value)
-
-
-def test_schema_and_dataclasses_have_the_same_keys():
-    schema = json.loads(configuration.SCHEMA.read_text())["$defs"]["segment"]["properties"]
-    for kind, properties in ((Settings, schema), (Augmentation, schema["augmentation"]["properties"])):
-        assert {field.name for field in dataclasses.fields(kind)} == set(properties)
 
 
 def test_only_its_own_settings_make_the_job_run_again():
@@ -461,14 +271,6 @@ def test_overlap():
     left[:, :2], right[:, 1:] = True, True
     assert overlap(left, right) == pytest.approx({"dice": 2 * 2 / (4 + 6), "iou": 2 / 8})
     assert overlap(left & False, right & False) == {"dice": 1.0, "iou": 1.0}
-
-
-def test_masks_need_not_be_0_and_255(folder):
-    given = read(folder / "lungs/mask0.png")
-    pair = segmentation_data.Pair("lungs/0.png", "lungs/mask0.png")
-    for mask in (given // 255, np.where(given > 0, 200, 40).astype(np.uint8)):
-        Image.fromarray(mask).save(folder / "lungs/mask0.png")
-        assert np.array_equal(segmentation_data.read_pair(folder, pair)[1], given > 0)
 
 
 def dry_run(folder, config, *targets):
