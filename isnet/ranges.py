@@ -20,7 +20,7 @@ def relevance_range(totals: Tensor) -> RelevanceRange:
     """Derive the foreground range of :class:`isnet.HeatmapLoss` from an ordinary classifier's heatmaps.
 
     ``c1 = max(mean / 5, mean - 3 std)`` and ``c2 = min(25 c1, mean + 3 std)`` with the sample standard deviation over
-    images.
+    images. Heatmaps whose totals are all equal have no spread: c1 and c2 would be their mean, a range without width.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ def relevance_range(totals: Tensor) -> RelevanceRange:
     Raises
     ------
     ValueError
-        If there are fewer than two images, or the totals are not finite, not >= 0, or all 0.
+        If there are fewer than two images, or the totals are not finite, not >= 0, or all the same.
 
     Notes
     -----
@@ -48,5 +48,8 @@ def relevance_range(totals: Tensor) -> RelevanceRange:
     mean, std = per_image.mean().item(), per_image.std(correction=1).item()
     if mean == 0:
         raise ValueError("all heatmaps are zero, so they have no natural range")
+    # Compared rather than read off the deviation, which rounding keeps from 0.
+    if bool((per_image == per_image[0]).all()):
+        raise ValueError(f"all heatmaps have the same total relevance, {mean:g}, so they have no natural range")
     c1 = max(mean / 5, mean - 3 * std)
     return RelevanceRange(c1, min(25 * c1, mean + 3 * std))

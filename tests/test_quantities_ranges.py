@@ -217,6 +217,9 @@ def test_range_suits_the_heatmap_loss() -> None:
         (torch.tensor([1.0, torch.nan]), "finite"),
         (torch.tensor([1.0, torch.inf]), "finite"),
         (torch.zeros(5), "zero"),
+        # Their standard deviation, as it is computed, is not 0.
+        (torch.full((7,), 7.7, dtype=torch.float64), r"same total relevance, 7\.7, so they have no natural range"),
+        (torch.tensor([[1.0, 3.0], [2.5, 1.5]]), "same total relevance, 2"),
     ],
 )
 def test_totals_without_a_range_are_refused(totals: Tensor, message: str) -> None:
