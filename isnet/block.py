@@ -13,7 +13,7 @@ from isnet.block_operations import build, fuse_batch_norms, is_weighted, leading
 from isnet.block_outputs import starts
 from isnet.block_tape import Node, Tape, Value
 from isnet.errors import UnsupportedNetworkError
-from isnet.flex import Explanation, check_arguments, check_logits
+from isnet.flex import Explanation, check_arguments, check_images, check_logits
 from isnet.module_outputs import check_layers, collect_outputs, unwrap
 from isnet.quantities import Quantity
 from isnet.rules import Rule
@@ -121,8 +121,9 @@ class LRPBlock:
         UnsupportedNetworkError
             If an operation between the image and the logits has no rule; the message names it and its module.
         ValueError
-            If the quantity fits neither rules nor logits, or a requested layer did not run exactly once.
+            If the batch is empty, the quantity fits neither rules nor logits, or a layer does not run exactly once.
         """
+        check_images(images)
         with torch.autocast(images.device.type, enabled=False):
             tape = Tape(self.model, images, build, statistics)
             with collect_outputs(self.model, self.layers, tape.read) as outputs, tape:

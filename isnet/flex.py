@@ -111,7 +111,15 @@ class LRPFlex:
         Explanation
             ``logits`` (N, classes); ``relevance`` (N, K x rules, C, H, W), rule by rule; ``layers``: name ->
             (N, K x rules, c, h, w). Differentiable while gradients are enabled, else the same numbers, detached.
+
+        Raises
+        ------
+        UnsupportedNetworkError
+            If an operation between the images and the logits has no rule; the message names it and its module.
+        ValueError
+            If the batch is empty, the quantity fits neither rules nor logits, or a layer does not run exactly once.
         """
+        check_images(images)
         create_graph = torch.is_grad_enabled()
         with torch.inference_mode(False), torch.enable_grad():
             explanation = self._explain(images, quantity, statistics, create_graph)
@@ -263,6 +271,12 @@ def check_arguments(epsilon: float, input_rule: str, low: float, high: float, ru
         raise ValueError(f"the z^B rule needs low <= 0 <= high and low < high, got [{low}, {high}]")
     if not rules or any(rule not in ("epsilon", "zplus") for rule in rules) or len(set(rules)) < len(rules):
         raise ValueError(f"rules must name epsilon, zplus, or both, each once, got {tuple(rules)}")
+
+
+def check_images(images: Tensor) -> None:
+    """Raise ValueError for a batch without images, of which networks and rules would make obscure errors."""
+    if not len(images):
+        raise ValueError(f"the batch holds no images (shape {tuple(images.shape)}): leave empty batches out")
 
 
 def check_logits(logits: object, images: Tensor) -> None:

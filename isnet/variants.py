@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from isnet.batch_statistics import BatchStatistics
 from isnet.block import LRPBlock
-from isnet.flex import LRPFlex
+from isnet.flex import LRPFlex, check_images
 from isnet.loss import HeatmapLoss, Losses
 from isnet.module_outputs import check_layers, unwrap
 from isnet.pooling import gwrp
@@ -142,7 +142,13 @@ class ISNet(nn.Module, ABC):
         -------
         Losses
             ``total``, and the parts ``classification`` and ``heatmap`` without their weights.
+
+        Raises
+        ------
+        ValueError
+            If the batch is empty, or the masks do not fit the heatmaps.
         """
+        check_images(images)
         logits, heatmaps, explained = self._heatmaps(images)
         classification = F.cross_entropy(logits, labels, weight=self.class_weights)
         heatmap = self._heatmap_loss(heatmaps, masks[explained])

@@ -314,6 +314,20 @@ def test_masks_for_another_number_of_images_are_refused() -> None:
         isnet.OriginalISNet(make("plain"), _loss()).training_loss(images, masks[:2], labels)
 
 
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("fraction", [0.25, 1.0])
+@pytest.mark.parametrize("propagation", ["flex", "block"])
+def test_an_empty_batch_is_refused(propagation: str, fraction: float, training: bool) -> None:
+    options = {"propagation": propagation, "heatmap_fraction": fraction}
+    net = isnet.StochasticISNet(make("residual"), _loss(), **options).train(training)
+    images, masks, labels = _batch()
+    with pytest.raises(ValueError, match=r"the batch holds no images \(shape \(0, 3, 12, 12\)\)"):
+        net.training_loss(images[:0], masks[:0], labels[:0])
+    engine = isnet.LRPFlex if propagation == "flex" else isnet.LRPBlock
+    with pytest.raises(ValueError, match="the batch holds no images"):
+        engine(net.backbone)(images[:0], isnet.Logit(0))
+
+
 def test_maps_of_a_trained_isnet_are_those_of_its_backbone() -> None:
     network, (images, masks, labels) = make("residual"), _batch()
     net = isnet.SelectiveISNet(network, _loss()).train()
