@@ -33,7 +33,10 @@ CLASSIFIER = "range_classifier"
 _CLASSIFIER_EPOCHS = 4
 
 _RUN = (("device", "results"), ("data", "backbone", "training", "methods"))
-_REPORT = (("seeds", "results"), ("title", "data", "backbone", "training", "methods", "score", "gallery"))
+_REPORT = (
+    ("seeds", "results"),
+    ("title", "data", "backbone", "training", "methods", "score", "gallery", "gallery_set"),
+)
 # verb -> the keys that its jobs depend on: of the configuration, and of the experiment
 _NEEDED = {
     "prepare": (("results",), ("data",)),

@@ -92,7 +92,7 @@ def test_what_may_be_left_out_is_filled_in(whole, checked):
             "experiments.mnist.method",
             {},
             "unknown key 'method' in experiments.mnist; "
-            "known keys: backbone, data, gallery, methods, score, title, training",
+            "known keys: backbone, data, gallery, gallery_set, methods, score, title, training",
         ),
         (
             "experiments.mnist.methods.long.lable",

@@ -11,7 +11,7 @@ from reporting_runs import LABELS, SETS, stored_heatmaps
 
 from isnet_bench.config import MethodEntry
 from isnet_bench.errors import BenchError
-from isnet_bench.reporting import figures, style
+from isnet_bench.reporting import collect, figures, style
 
 config, results, drawn = reporting_runs.config, reporting_runs.results, reporting_runs.drawn
 
@@ -151,3 +151,23 @@ def test_an_empty_gallery_has_no_figure(config, results):
     config["experiments"]["mnist"]["gallery"] = []
     with pytest.raises(BenchError, match="gallery of experiment mnist is empty"):
         figures.heatmaps(config, "mnist", results, results / "h")
+
+
+def test_the_gallery_is_of_the_set_that_is_named(config, results, monkeypatch):
+    read = []
+    stored = collect.heatmaps
+    monkeypatch.setattr(collect, "heatmaps", lambda *where: read.append(where[-1]) or stored(*where[:-1], "iid"))
+    config["experiments"]["mnist"]["gallery_set"] = "ood"
+    figures.heatmaps(config, "mnist", results, results / "h")
+    assert set(read) == {"ood"}
+    config["experiments"]["mnist"]["gallery_set"] = "odd"
+    with pytest.raises(BenchError, match=r"experiments\.mnist\.gallery_set: no test set 'odd'; there are: iid, ood"):
+        figures.heatmaps(config, "mnist", results, results / "h")
+
+
+@pytest.mark.parametrize(
+    ("labels", "places"),
+    [([2, 0, 1, 0, 3, 4, 4], [0, 1, 2, 4]), ([1, 1, 0, 0, 1], [0, 1, 2, 3]), ([7, 7], [0, 1])],
+)
+def test_each_class_comes_before_a_second_of_any(labels, places):
+    assert figures.chosen(np.array(labels)).tolist() == places

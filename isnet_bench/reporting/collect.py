@@ -88,7 +88,8 @@ class Runs:
     method, label, seed, set, those of `SCORES`, background_relevance (NaN: none), background_area, prediction_changes
     (fractions of 1), images, per_class, confusion and train_seconds. ``sets`` are the test sets in the order in which
     the data set declares them; ``score`` is the one of `SCORES` that tables for people and figures show;
-    ``explainers`` has the name of what explained each method; ``gallery`` are the methods whose heatmaps are drawn;
+    ``explainers`` has the name of what explained each method; ``gallery`` are the methods whose heatmaps are drawn, and
+    ``gallery_set`` is the test set of which they are;
     ``oracles`` are those that see the masks of test images.
     """
 
@@ -103,6 +104,7 @@ class Runs:
     sets: tuple[str, ...]
     looks: Mapping[str, style.Look]
     gallery: tuple[str, ...]
+    gallery_set: str
     oracles: tuple[str, ...]
     frame: pd.DataFrame
 
@@ -168,6 +170,7 @@ def runs(config: dict[str, Any], experiment: str, results: Path) -> Runs:
         sets=tuple(first["sets"]),
         looks=looks,
         gallery=_chosen(looks, config["experiments"][experiment].get("gallery")),
+        gallery_set=_gallery_set(config, experiment, tuple(first["sets"])),
         oracles=tuple(entry.row for entry in entries if methods.get(entry.method).oracle),
         frame=pd.DataFrame(records).astype(
             dict.fromkeys([*SCORES, "background_relevance", "prediction_changes"], float)
@@ -177,6 +180,13 @@ def runs(config: dict[str, Any], experiment: str, results: Path) -> Runs:
 
 def _chosen(looks: Mapping[str, style.Look], wanted: list[str] | None) -> tuple[str, ...]:
     return tuple(row for row in looks if wanted is None or row in wanted)
+
+
+def _gallery_set(config: dict[str, Any], experiment: str, sets: tuple[str, ...]) -> str:
+    name = config["experiments"][experiment].get("gallery_set", sets[0])
+    if name not in sets:
+        raise BenchError(f"experiments.{experiment}.gallery_set: no test set {name!r}; there are: {', '.join(sets)}")
+    return name
 
 
 def folder(results: Path, experiment: str, method: str, seed: int) -> Path:
@@ -225,6 +235,11 @@ def heatmaps(results: Path, experiment: str, method: str, seed: int, test_set: s
     # Published ones are kept in fewer bits.
     found["images"] = found["images"] / (255 if found["images"].dtype == np.uint8 else 1)
     return {key: values if key == "labels" else values.astype(np.float32) for key, values in found.items()}
+
+
+def gallery(results: Path, runs: Runs) -> dict[str, dict[str, np.ndarray]]:
+    """For each row of the gallery the examples that `heatmaps` reads, of the first seed."""
+    return {row: heatmaps(results, runs.experiment, row, runs.seeds[0], runs.gallery_set) for row in runs.gallery}
 
 
 def _metrics(results: Path, experiment: str, method: str, seed: int) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def accuracy(config: dict[str, Any], experiment: str, results: Path, out: Path) 
 
 
 def heatmaps(config: dict[str, Any], experiment: str, results: Path, out: Path) -> None:
-    """Example images of the first test set: image, foreground mask, relevance by each method (first seed).
+    """Example images of one test set: image, foreground mask, relevance by each method (first seed).
 
     Relevance is shown as per cent of the image's summed absolute relevance, on one symmetric scale.
 
@@ -82,15 +82,19 @@ def heatmaps(config: dict[str, Any], experiment: str, results: Path, out: Path) 
         bar = fig.colorbar(scale, ax=panels, location="bottom", shrink=0.6, aspect=width / 2.2, extend="both", pad=0.02)
         how = "\n".join([runs.explainer, *(f"{tables.MARK} by {name}" for name in sorted({*runs.exceptions.values()}))])
         bar.set_label(f"Relevance for the true class, % of Σ|R| of the image\n{how}", fontsize=6.5)
-        which = f"{runs.sets[0]} test images, seed {runs.seeds[0]}; below: share of |R| outside the mask"
+        which = f"{runs.gallery_set} test images, seed {runs.seeds[0]}; below: share of |R| outside the mask"
         style.title(fig, width, runs.heading, f"Data: {runs.data}", which)
         style.save(fig, Path(out))
 
 
 def chosen(labels: np.ndarray) -> np.ndarray:
-    """Return which of the stored examples, given their labels (n,), are drawn: the first of each of some classes."""
-    _, places = np.unique(labels, return_index=True)
-    return np.sort(places)[:EXAMPLES]
+    """Return which of the stored examples, given their labels (n,), are drawn: the first of each of some classes.
+
+    Where there are fewer classes than places, further examples of them follow.
+    """
+    _, first = np.unique(labels, return_index=True)
+    rest = np.setdiff1d(np.arange(len(labels)), first)
+    return np.sort([*np.sort(first), *rest][:EXAMPLES])
 
 
 def has_gallery(config: Mapping[str, Any], experiment: str) -> bool:
@@ -132,7 +136,7 @@ def _write_mean(panel: Axes, seeds: np.ndarray, place: float) -> None:
 
 def _gallery(runs: collect.Runs, results: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Images and masks of the first examples with different labels; each method's relevance in per cent."""
-    stored = {row: collect.heatmaps(results, runs.experiment, row, runs.seeds[0], runs.sets[0]) for row in runs.gallery}
+    stored = collect.gallery(results, runs)
     first = next(iter(stored))
     for row, other in stored.items():
         if not np.array_equal(other["images"], stored[first]["images"]):

@@ -107,8 +107,9 @@ def permitted(rule: bool | frozenset[str], folder: Path, test_set: str, images: 
 
 def _gallery(config: dict[str, Any], runs: collect.Runs, results: Path) -> dict[str, dict[str, np.ndarray]]:
     """For each row of the gallery the examples that are drawn, in few bits."""
-    stored = {row: collect.heatmaps(results, runs.experiment, row, runs.seeds[0], runs.sets[0]) for row in runs.gallery}
-    return {row: _slim(config, runs, results, row, examples) for row, examples in stored.items()}
+    return {
+        row: _slim(config, runs, results, row, examples) for row, examples in collect.gallery(results, runs).items()
+    }
 
 
 def _slim(
@@ -119,7 +120,7 @@ def _slim(
     )
     rule = datasets.publishable(record["data"]["name"], config["experiments"][runs.experiment]["data"]["name"])
     images = np.rint(255 * examples["images"]).astype(np.uint8)
-    allowed = np.flatnonzero(permitted(rule, results / "data" / runs.experiment, runs.sets[0], images))
+    allowed = np.flatnonzero(permitted(rule, results / "data" / runs.experiment, runs.gallery_set, images))
     if not allowed.size:
         sources = f" but for those of {', '.join(sorted(rule))}" if rule else ""
         raise BenchError(
@@ -143,7 +144,7 @@ def _write_gallery(gallery: Mapping[str, Mapping[str, np.ndarray]], runs: collec
     for row, examples in gallery.items():
         path = collect.folder(out, runs.experiment, row, runs.seeds[0]) / "heatmaps.npz"
         with replacing(path) as part:
-            np.savez_compressed(part, **{f"{runs.sets[0]}_{key}": values for key, values in examples.items()})
+            np.savez_compressed(part, **{f"{runs.gallery_set}_{key}": values for key, values in examples.items()})
         yield path
 
 
