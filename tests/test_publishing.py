@@ -255,3 +255,11 @@ def test_verbs(config, finished, tmp_path, capsys, monkeypatch):
     (out / "tables/mnist.md").unlink()
     assert cli.main(["redraw", "--config", str(out / "config.yaml"), "--results", str(out)]) == 0
     assert (out / "tables/mnist.md").exists()
+
+
+def test_timing_studies_that_were_not_measured_are_left_out_by_name(tmp_path, caplog):
+    config = {"timing": {"studies": {"large": {}}}}
+    assert outputs.measured_studies(config, tmp_path) == ["main", "large"]
+    _write(tmp_path / "timing/training_step_large.json", "{}")
+    assert outputs.measured_studies(config, tmp_path) == ["large"]
+    assert "timing study main is left out" in caplog.text

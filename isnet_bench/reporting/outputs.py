@@ -27,6 +27,7 @@ __all__ = [
     "draw_timing",
     "experiments",
     "finished_studies",
+    "measured_studies",
     "redraw",
     "timing_json",
     "write_study",
@@ -77,6 +78,16 @@ def finished_studies(config: Mapping[str, Any], results: Path) -> list[str]:
     return finished
 
 
+def measured_studies(config: Mapping[str, Any], results: Path) -> list[str]:
+    """Return the timing studies that were measured; all of them where none was, so that what needs one says so."""
+    wanted = studies.names(config)
+    measured = [study for study in wanted if timing_json(results, study).is_file()]
+    for study in wanted:
+        if measured and study not in measured:
+            log.warning("timing study %s is left out: %s is not there", study, timing_json(results, study))
+    return measured or wanted
+
+
 def timing_json(results: Path, study: str) -> Path:
     """Return the measurements of a timing study."""
     return results / "timing" / f"training_step{studies.suffix(study)}.json"
@@ -86,8 +97,8 @@ def redraw(config: dict[str, Any], results: Path) -> None:
     """Write every table and figure of a configuration's finished runs, in ``tables`` and ``figures`` of `results`.
 
     Nothing is trained, evaluated or timed, and no data are needed: metrics, predictions, heatmaps, records and
-    measured times are read below `results`. Tuning's tables are written if its candidates are there, and those of a
-    study if all of its runs are.
+    measured times are read below `results`. Tuning's tables are written if its candidates are there, those of a
+    study if all of its runs are, and of several timing studies those of the measured ones.
 
     Parameters
     ----------
@@ -99,12 +110,12 @@ def redraw(config: dict[str, Any], results: Path) -> None:
     Raises
     ------
     BenchError
-        If a run or a timing study of the configuration is missing or unreadable.
+        If a run of the configuration is missing or unreadable, or if times were to be measured and none were.
     """
     results = Path(results)
     for experiment in experiments(config):
         _experiment(config, experiment, results)
-    for study in studies.names(config):
+    for study in measured_studies(config, results):
         _timing(config, study, results)
     for study in finished_studies(config, results):
         write_study(config, study, results, results / "tables" / study, results / "figures" / study)

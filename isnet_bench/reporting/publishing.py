@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from isnet_bench import candidates, studies
+from isnet_bench import candidates
 from isnet_bench import data as datasets
 from isnet_bench.errors import BenchError
 from isnet_bench.files import read_json, replacing
@@ -183,7 +183,7 @@ def _copy_ranges(experiment: str, results: Path, out: Path) -> Iterator[Path]:
 
 
 def _copy_rest(config: dict[str, Any], results: Path, out: Path) -> None:
-    for study in studies.names(config):
+    for study in outputs.measured_studies(config, results):
         _copy(outputs.timing_json(results, study), outputs.timing_json(out, study))
     tuned = candidates.experiment(config)
     if tuned is not None and (results / tuned).is_dir():
