@@ -13,6 +13,10 @@ REMEDY = (
     "LRP-Flex and LRP-Block explain ReLU networks: use a ReLU variant of the architecture "
     "(in timm, for instance, create_model(..., act_layer=torch.nn.ReLU)) or Gradient x Input instead"
 )
+OF_HOOKS = (
+    "A forward hook is part of the network here: if it only logs, let it keep the output or a clone of it, and detach "
+    "that after the call"
+)
 
 _ALLOWED_ACTIVATIONS = (nn.ReLU, nn.Identity)
 _DATA_DEPENDENT = (nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm, nn.modules.instancenorm._InstanceNorm)
@@ -46,7 +50,9 @@ def _is_unsupported(module: nn.Module) -> bool:
     return activation or isinstance(module, _DATA_DEPENDENT)
 
 
-def unsupported_operation(model: nn.Module, function: str, why: str = "no LRP rule for the operation") -> Exception:
+def unsupported_operation(
+    model: nn.Module, function: str, why: str = "no LRP rule for the operation", remedy: str = REMEDY
+) -> Exception:
     """Build the error for a function met during the forward pass, naming the module that called it.
 
     The module is found by walking the Python stack, which costs nothing unless there is an error to report.
@@ -58,4 +64,4 @@ def unsupported_operation(model: nn.Module, function: str, why: str = "no LRP ru
         if isinstance(owner, nn.Module) and id(owner) in names:
             where = f"{names[id(owner)]} ({type(owner).__name__})"
         frame = frame.f_back
-    return UnsupportedNetworkError(f"{why} '{function}' in {where or 'the network'}. {REMEDY}.")
+    return UnsupportedNetworkError(f"{why} '{function}' in {where or 'the network'}. {remedy}.")

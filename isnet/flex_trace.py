@@ -20,7 +20,7 @@ from isnet import function_names as names
 from isnet import positive_part
 from isnet.affine_layers import Linear, Weighted
 from isnet.batch_statistics import BatchNormCall, BatchStatistics, Statistics, batch_counters
-from isnet.errors import unsupported_operation
+from isnet.errors import OF_HOOKS, unsupported_operation
 from isnet.flex_convolution import FlexConvolution
 from isnet.flex_functions import DampedReLU, Propagation, TrainingBatchNorm, per_channel
 from isnet.positive_part import Signed
@@ -131,7 +131,7 @@ class FlexTrace(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        name = getattr(func, "__name__", str(func))
+        name = names.name_of(func)
         tensors = _tensors((*args, *kwargs.values()))
         operands = [tensor for tensor in tensors if tensor in self._values or tensor in self._looked_at]
         if not operands:
@@ -149,12 +149,14 @@ class FlexTrace(TorchFunctionMode):
         return self._look_at(func, name, args, kwargs)
 
     def _refuse_escapes(self, name: str, args: tuple, kwargs: dict, tensors: list[Tensor]) -> None:
-        if name in names.ESCAPES or kwargs.get("out") is not None or kwargs.get("rounding_mode") is not None:
+        if name == "__setitem__" or kwargs.get("out") is not None or kwargs.get("rounding_mode") is not None:
             raise unsupported_operation(self._model, name)
+        if name in names.ESCAPES or (name in names.DETACH and tensors[0].is_floating_point()):
+            raise unsupported_operation(self._model, name, "a value is taken out of the graph by", OF_HOOKS)
         if self._positive_parts and names.writes_in_place(name, args, kwargs) and args[0]._is_view():
             raise unsupported_operation(self._model, name, "the z-plus rule cannot follow writing through a view, by")
         if not torch.is_grad_enabled():
-            raise unsupported_operation(self._model, name, "gradients are switched off inside the network at")
+            raise unsupported_operation(self._model, name, "gradients are switched off inside the network at", OF_HOOKS)
         for tensor in tensors:
             if tensor.grad_fn is not None and tensor not in self._values and _reaches_activations(tensor):
                 raise unsupported_operation(self._model, name, "an activation was lost from sight before")

@@ -3,6 +3,11 @@
 Names cover the variants of one function in ``torch``, ``torch.nn.functional`` and ``torch.Tensor`` alike.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
 AFFINE = frozenset({"conv1d", "conv2d", "conv3d", "linear"})
 ADD = frozenset({"add", "add_", "__add__", "__radd__", "__iadd__"})
 SUBTRACT = frozenset({"sub", "sub_", "subtract", "__sub__", "__isub__"})
@@ -44,8 +49,15 @@ FACTORIES = frozenset(
     }
     | {"rand_like", "randn_like"}
 )
-# They take values out of sight, or put them where they cannot be followed.
-ESCAPES = frozenset({"item", "tolist", "numpy", "__array__", "__float__", "__int__", "__setitem__"})
+# They take values out of the graph. Used again, such a value could not be told from a constant.
+DETACH = frozenset({"detach", "detach_", "data"})
+ESCAPES = frozenset({"item", "tolist", "numpy", "__array__", "__float__", "__int__"})
+
+
+def name_of(func: Callable[..., Any]) -> str:
+    """Return the name of a torch function, or of the attribute that it reads, such as ``data``."""
+    name = getattr(func, "__name__", str(func))
+    return getattr(func.__self__, "__name__", name) if name == "__get__" else name
 
 
 def writes_in_place(name: str, args: tuple, kwargs: dict) -> bool:

@@ -1,4 +1,4 @@
-"""What LRP-Flex leaves behind, and what it does not depend on: the batch, other engines, other threads, grad mode."""
+"""What LRP-Flex leaves behind, and what it does not depend on: batch, hooks, other engines and threads, grad mode."""
 
 from __future__ import annotations
 
@@ -194,6 +194,33 @@ def test_an_explained_network_can_be_copied_and_stored() -> None:
     _explain_everything(network, images)
     stored = pickle.loads(pickle.dumps(copy.deepcopy(network)))
     assert torch.equal(stored(images), network(images))
+
+
+# ---- hooks of the user ----
+
+
+@pytest.mark.parametrize(
+    ("take", "named"),
+    [
+        (Tensor.detach, "detach"),
+        (lambda out: out.data, "data"),
+        (lambda out: out.mean().item(), "item"),
+        (torch.no_grad()(lambda out: out.mean()), "mean"),
+    ],
+)
+def test_a_hook_that_takes_values_out_of_the_graph_is_told_to_do_so_later(take: Callable, named: str) -> None:
+    network, kept = make("residual"), []
+    network[3].register_forward_hook(lambda module, inputs, out: kept.append(take(out)))
+    with pytest.raises(isnet.UnsupportedNetworkError, match=rf"'{named}' in 3 \(Branches\)\. A forward hook .* after"):
+        isnet.LRPFlex(network)(pixels(2, 3, 12, 12), isnet.Logit(0))
+
+
+def test_a_hook_may_keep_outputs_and_detach_them_after_the_call() -> None:
+    network, images, kept = make("residual"), pixels(2, 3, 12, 12), []
+    expected = isnet.LRPFlex(network)(images, isnet.Logit(0)).relevance
+    network[3].register_forward_hook(lambda module, inputs, out: kept.append(out.clone()))
+    assert torch.equal(isnet.LRPFlex(network)(images, isnet.Logit(0)).relevance, expected)
+    assert torch.equal(kept[0].detach(), network[:4](images))
 
 
 # ---- engines and threads side by side ----

@@ -139,6 +139,8 @@ _OPERATIONS: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
     ),
     "rounding": lambda net, x: torch.div(net.second(x), 0.1, rounding_mode="floor"),
     "number taken from an activation": lambda net, x: net.second(x) * (1 + x[0, 0, 0, 0].item()),
+    "place taken from an activation": lambda net, x: net.second(x) * (1 + x.argmax().item()),
+    "sum with a detached activation": lambda net, x: x + net.second(x).detach(),
 }
 
 
