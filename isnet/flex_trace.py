@@ -36,6 +36,7 @@ _HANDLERS = {
     **dict.fromkeys(names.MULTIPLY | names.DIVIDE | names.NEGATE, "_scale"),
     **dict.fromkeys(names.CONCATENATE, "_concatenate"),
     **dict.fromkeys(names.MAX_POOL, "_max_pool"),
+    **dict.fromkeys(names.MAXIMUM, "_maximum"),
     **dict.fromkeys(names.DROPOUT, "_dropout"),
 }
 
@@ -316,10 +317,15 @@ class FlexTrace(TorchFunctionMode):
     def _concatenate(self, func: Callable, name: str, args: tuple, kwargs: dict) -> Tensor:
         tensors = list(args[0] if args else kwargs["tensors"])
         dim = args[1] if len(args) > 1 else kwargs.get("dim", 0)
+        if name == "stack" and len(self._traced(*tensors)) < len(tensors):
+            # A maximum over a stack with zeros would be a ReLU.
+            raise unsupported_operation(self._model, name, "no LRP rule for constants beside activations, in")
         signed = None
         if self._positive_parts:
             values = [self._values.get(item, _Value(Signed(torch.zeros_like(item), item))) for item in tensors]
-            signed = positive_part.concatenate(tensors, [value.signed for value in values], dim)
+            signed = positive_part.concatenate(
+                tensors, [value.signed for value in values], lambda parts: func(parts, dim)
+            )
         out = func(*args, **kwargs)
         self._values[out] = _Value(signed)
         return out
@@ -339,6 +345,22 @@ class FlexTrace(TorchFunctionMode):
             return part.flatten(spatial).gather(-1, indices.flatten(spatial)).view_as(indices)
 
         self._values[out] = _Value(signed.mapped(source, routed)[0])
+        return out
+
+    def _maximum(self, func: Callable, name: str, args: tuple, kwargs: dict) -> Any:
+        source = args[0] if args else kwargs["input"]
+        dims = args[1] if len(args) > 1 else kwargs.get("dim")
+        if source not in self._values or not names.over_space(dims, source.ndim):
+            return self._look_at(func, name, args, kwargs)
+        out = func(*args, **kwargs)
+        largest, *indices = _tensors((out,))
+        for item in indices:
+            self._looked_at[item] = True
+        signed = self._values[source].signed
+        if signed is not None:
+            where = source.flatten(2).argmax(2, keepdim=True)
+            signed = signed.mapped(source, lambda part: part.flatten(2).gather(2, where).view_as(largest))[0]
+        self._values[largest] = _Value(signed)
         return out
 
     def _dropout(self, func: Callable, name: str, args: tuple, kwargs: dict) -> Tensor:

@@ -15,7 +15,8 @@ REVERSED_SUBTRACT = frozenset({"rsub", "__rsub__"})
 NEGATE = frozenset({"neg", "neg_", "negative", "__neg__"})
 MULTIPLY = frozenset({"mul", "mul_", "multiply", "__mul__", "__rmul__", "__imul__"})
 DIVIDE = frozenset({"div", "div_", "divide", "true_divide", "__truediv__", "__itruediv__"})
-CONCATENATE = frozenset({"cat", "concat", "concatenate"})
+CONCATENATE = frozenset({"cat", "concat", "concatenate", "stack"})
+MAXIMUM = frozenset({"max", "amax"})
 MAX_POOL = frozenset(
     f"{prefix}{kind}max_pool{dimensions}d"
     for prefix in ("", "_")
@@ -65,6 +66,12 @@ def writes_in_place(name: str, args: tuple, kwargs: dict) -> bool:
     if kwargs.get("inplace") or (name in ("relu", "dropout") and args[-1] is True):
         return True
     return (name.endswith("_") and not name.endswith("__")) or name.startswith("__i")
+
+
+def over_space(dims: Any, ndim: int) -> bool:
+    """Say whether `dims` are all dimensions of a value but image and channel: a maximum over them is a max pool."""
+    dims = (dims,) if isinstance(dims, int) else dims
+    return isinstance(dims, tuple | list) and ndim > 2 and sorted(dim % ndim for dim in dims) == list(range(2, ndim))
 
 
 def has_other_terms(name: str, args: tuple, kwargs: dict) -> bool:

@@ -110,21 +110,23 @@ def add(values: list[Tensor], signs: list[Signed | None], subtract: bool = False
     return Signed(positive - negative, _add(bias, None if other_bias is None else -other_bias))
 
 
-def concatenate(values: list[Tensor], signs: list[Signed | None], dim: int) -> Signed | None:
-    """Split a concatenation."""
+def concatenate(
+    values: list[Tensor], signs: list[Signed | None], join: Callable[[list[Tensor]], Tensor]
+) -> Signed | None:
+    """Split a concatenation or stack of values, which `join` makes of their parts, too."""
     if all(sign is None for sign in signs):
         return None
     parts = [
         (value, None) if sign is None else sign.materialise(value) for value, sign in zip(values, signs, strict=True)
     ]
-    positive = torch.cat([part for part, _ in parts], dim)
+    positive = join([part for part, _ in parts])
     if all(bias is None for _, bias in parts):
         return Signed(positive)
     biases = [
         torch.zeros_like(value) if bias is None else bias.expand_as(value)
         for value, (_, bias) in zip(values, parts, strict=True)
     ]
-    return Signed(positive, torch.cat(biases, dim))
+    return Signed(positive, join(biases))
 
 
 def _add(left: Tensor | None, right: Tensor | None) -> Tensor | None:

@@ -18,21 +18,26 @@ _RULES = [(("epsilon",), "epsilon"), (("epsilon",), "zb"), (("zplus",), "epsilon
 
 
 class _Written(nn.Module):
-    """Stem, residual block, head; the ReLU is whatever function it is given."""
+    """Stem, residual block, head; ReLU, sum and pool are whatever functions it is given."""
 
-    def __init__(self, relu: Callable[[Tensor], Tensor], add: Callable[[Tensor, Tensor], Tensor] = torch.add) -> None:
+    def __init__(
+        self,
+        relu: Callable[[Tensor], Tensor],
+        add: Callable[[Tensor, Tensor], Tensor] = torch.add,
+        pool: Callable[[Tensor], Tensor] = lambda x: x.mean((2, 3)),
+    ) -> None:
         super().__init__()
         with torch.random.fork_rng():
             torch.manual_seed(0)
             self.stem, self.main, self.last = conv(3, 5), conv(5, 5), nn.Linear(5, 3)
             self.norms = nn.ModuleList([nn.BatchNorm2d(5), nn.BatchNorm2d(5)])
-        self.relu, self.add = relu, add
+        self.relu, self.add, self.pool = relu, add, pool
         randomise(self, 0).double().eval()
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.relu(self.norms[0](self.stem(x)))
         x = self.relu(self.add(self.norms[1](self.main(x)), x))
-        return self.last(x.mean((2, 3)))
+        return self.last(self.pool(x))
 
 
 def _relu_discarding_the_result(x: Tensor) -> Tensor:
@@ -76,7 +81,17 @@ def test_every_way_to_write_a_relu_gives_the_same_maps(written: str, rules: tupl
     assert difference(found.relevance, expected.relevance) < 1e-12
 
 
-@pytest.mark.parametrize("add", [Tensor.add_, Tensor.__iadd__, Tensor.__add__, lambda x, y: sum([x, y])])
+_SUMS = [
+    Tensor.add_,
+    Tensor.__iadd__,
+    Tensor.__add__,
+    lambda x, y: sum([x, y]),
+    lambda x, y: torch.stack((x, y)).sum(0),
+    lambda x, y: torch.stack([x, y], dim=-1).sum(-1),
+]
+
+
+@pytest.mark.parametrize("add", _SUMS)
 @pytest.mark.parametrize(("rules", "input_rule"), _RULES)
 def test_every_way_to_write_a_sum_gives_the_same_maps(add: Callable, rules: tuple[str, ...], input_rule: str) -> None:
     images = pixels(2, 3, 9, 9)
@@ -84,6 +99,37 @@ def test_every_way_to_write_a_sum_gives_the_same_maps(add: Callable, rules: tupl
         isnet.LRPFlex(_Written(F.relu, way), rules=rules, input_rule=input_rule)(images, isnet.JointLogits())
         for way in (torch.add, add)
     )
+    assert difference(found.relevance, expected.relevance) < 1e-12
+
+
+@pytest.mark.parametrize(
+    "largest",
+    [
+        lambda x: x.amax((2, 3)),
+        lambda x: torch.amax(x, dim=(-1, -2), keepdim=True).flatten(1),
+        lambda x: x.flatten(2).max(2)[0],
+        lambda x: torch.max(x.flatten(2), -1, True).values.flatten(1),
+        lambda x: torch.max(input=x.flatten(2), dim=-1, keepdim=True).values[..., 0],
+    ],
+)
+@pytest.mark.parametrize(("rules", "input_rule"), _RULES)
+def test_every_way_to_write_a_maximum_over_the_image_gives_the_same_maps(
+    largest: Callable, rules: tuple[str, ...], input_rule: str
+) -> None:
+    def adaptive(x: Tensor) -> Tensor:
+        return F.adaptive_max_pool2d(x, 1).flatten(1)
+
+    images = pixels(2, 3, 9, 9)
+    # Of activations, and of values with a negative part.
+    expected, found = (
+        isnet.LRPFlex(
+            _Written(F.relu, pool=lambda x, pool=pool: pool(x) + pool(x.roll(1, 1) - x)),
+            rules=rules,
+            input_rule=input_rule,
+        )(images, isnet.JointLogits())
+        for pool in (adaptive, largest)
+    )
+    assert difference(found.logits, expected.logits) < 1e-12
     assert difference(found.relevance, expected.relevance) < 1e-12
 
 

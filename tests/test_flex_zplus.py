@@ -223,6 +223,11 @@ _STRETCHES: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
     "view at once": lambda net, x: net.second(x).view(len(x), -1),
     "max pool": lambda net, x: F.max_pool2d(net.second(x), 3, 2, 1),
     "adaptive max pool": lambda net, x: F.adaptive_max_pool2d(net.second(x), 3),
+    "amax": lambda net, x: net.second(x).amax((-2, -1)),
+    "max of rearranged pixels": lambda net, x: (
+        net.second(x).flatten(2).max(dim=2, keepdim=True)[0] + x.mean((2, 3))[..., None]
+    ),
+    "stack": lambda net, x: torch.stack([net.second(x), x, net.third(x)], 2).mean(2),
     "average pool, then convolution": lambda net, x: net.third(F.avg_pool2d(net.norm(net.second(x)), 2)),
     "adaptive average pool": lambda net, x: F.adaptive_avg_pool2d(net.second(x), 3),
     "upsampling": lambda net, x: (
