@@ -8,7 +8,7 @@ see each other.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -21,6 +21,7 @@ from isnet.affine_layers import per_channel
 from isnet.batch_statistics import BatchStatistics, Statistics, batch_counters
 from isnet.errors import unsupported_operation
 from isnet.rules import Rule
+from isnet.tensor_table import tensors_in
 
 __all__ = ["Call", "NoRuleError", "Node", "Operation", "Tape", "Value"]
 
@@ -180,7 +181,7 @@ class Tape(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         name = function.__name__
-        found = tuple(value for value in map(self.value, _tensors((args, kwargs))) if value is not None)
+        found = tuple(value for value in map(self.value, tensors_in((args, kwargs))) if value is not None)
         if name == "add_" and id(args[0]) in self._counters:
             return args[0]
         if not found or name in _FACTORIES:
@@ -192,7 +193,7 @@ class Tape(TorchFunctionMode):
         if written is not None:
             self._preserve(written)
         result, statistics = self._called(function, args, kwargs)
-        outputs = [written] if name == "__setitem__" else list(_tensors(result))
+        outputs = [written] if name == "__setitem__" else tensors_in((result,))
         for position, output in enumerate(outputs):
             if output.is_floating_point() and (written is not None or self.value(output) is None):
                 self._record(name, Call(function, args, kwargs, found, value, output, position, statistics))
@@ -239,16 +240,6 @@ class Tape(TorchFunctionMode):
         lost = Value(value.tensor)
         self.nodes.append(Node(error, (value,), lost))
         return lost
-
-
-def _tensors(tree: Any) -> Iterator[Tensor]:
-    if isinstance(tree, Tensor):
-        yield tree
-    elif isinstance(tree, list | tuple):
-        for branch in tree:
-            yield from _tensors(branch)
-    elif isinstance(tree, dict):
-        yield from _tensors(list(tree.values()))
 
 
 def _written(name: str, first: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:

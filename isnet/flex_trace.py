@@ -7,7 +7,7 @@ an LRP rule is an error instead of a silently wrong heatmap.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,7 +24,7 @@ from isnet.errors import OF_HOOKS, unsupported_operation
 from isnet.flex_convolution import FlexConvolution
 from isnet.flex_functions import DampedReLU, Propagation, TrainingBatchNorm, per_channel
 from isnet.positive_part import Signed
-from isnet.tensor_table import TensorTable
+from isnet.tensor_table import TensorTable, tensors_in
 
 __all__ = ["FlexTrace", "Stem"]
 
@@ -133,7 +133,7 @@ class FlexTrace(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         name = names.name_of(func)
-        tensors = _tensors((*args, *kwargs.values()))
+        tensors = tensors_in((*args, *kwargs.values()))
         operands = [tensor for tensor in tensors if tensor in self._values or tensor in self._looked_at]
         if not operands:
             return args[0] if name == "add_" and id(args[0]) in self._counters else func(*args, **kwargs)
@@ -165,7 +165,7 @@ class FlexTrace(TorchFunctionMode):
     def _look_at(self, func: Callable, name: str, args: tuple, kwargs: dict) -> Any:
         """Shapes, types and comparisons pass no relevance on, as long as nothing is computed with the comparison."""
         out = func(*args, **kwargs)
-        for tensor in () if name in names.FACTORIES else _tensors((out,)):
+        for tensor in () if name in names.FACTORIES else tensors_in((out,)):
             if tensor.is_floating_point():
                 raise unsupported_operation(self._model, name)
             self._looked_at[tensor] = True
@@ -296,7 +296,7 @@ class FlexTrace(TorchFunctionMode):
         traced = self._traced(left, right)
         if (
             len(traced) != 1
-            or any(item in self._looked_at for item in _tensors((left, right)))
+            or any(item in self._looked_at for item in tensors_in((left, right)))
             or (name in names.DIVIDE and traced[0] is right)
         ):
             raise unsupported_operation(
@@ -353,7 +353,7 @@ class FlexTrace(TorchFunctionMode):
         if source not in self._values or not names.over_space(dims, source.ndim):
             return self._look_at(func, name, args, kwargs)
         out = func(*args, **kwargs)
-        largest, *indices = _tensors((out,))
+        largest, *indices = tensors_in((out,))
         for item in indices:
             self._looked_at[item] = True
         signed = self._values[source].signed
@@ -391,14 +391,3 @@ def _reaches_activations(item: Tensor) -> bool:
         seen.add(node)
         pending.extend(parent for parent, _ in node.next_functions)
     return False
-
-
-def _tensors(items: Iterable[Any]) -> list[Tensor]:
-    """Return the tensors among `items` and inside their tuples and lists."""
-    found: list[Tensor] = []
-    for item in items:
-        if isinstance(item, Tensor):
-            found.append(item)
-        elif isinstance(item, (tuple, list)):
-            found += _tensors(item)
-    return found

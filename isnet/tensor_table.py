@@ -1,13 +1,14 @@
-"""A table keyed by tensors, told apart by identity and forgotten when they die."""
+"""A table keyed by tensors, told apart by identity and forgotten when they die; and where tensors are in arguments."""
 
 from __future__ import annotations
 
 import weakref
-from typing import Generic, TypeVar
+from collections.abc import Iterable
+from typing import Any, Generic, TypeVar
 
 from torch import Tensor
 
-__all__ = ["TensorTable"]
+__all__ = ["TensorTable", "tensors_in"]
 
 Entry = TypeVar("Entry")
 
@@ -38,3 +39,16 @@ class TensorTable(Generic[Entry]):
     def get(self, tensor: Tensor, default: Entry | None = None) -> Entry | None:
         """Return the entry of `tensor`, or `default`."""
         return self._entries[id(tensor)][1] if tensor in self else default
+
+
+def tensors_in(items: Iterable[Any]) -> list[Tensor]:
+    """Return the tensors among `items` and inside their tuples, lists and dictionaries, in order."""
+    found: list[Tensor] = []
+    for item in items:
+        if isinstance(item, Tensor):
+            found.append(item)
+        elif isinstance(item, (tuple, list)):
+            found += tensors_in(item)
+        elif isinstance(item, dict):
+            found += tensors_in(item.values())
+    return found
