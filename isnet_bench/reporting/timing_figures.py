@@ -163,11 +163,13 @@ def _extrapolation(panel: Axes, steps: pd.DataFrame, look: style.Look, most: int
     # From the measured value on: where the fit passes beside it, the line would start beside its marker.
     line = [value, *np.maximum(values[1:], value)]
     panel.plot(classes, line, color=look.color, linestyle=_EXTRAPOLATED, linewidth=0.9)
-    middle = len(classes) // 2
-    panel.annotate(
-        "extrapolated", (classes[middle], line[middle]), (3, -2), textcoords="offset points",
-        color=look.color, fontsize=6, va="top",
-    )  # fmt: skip
+    # Said once: two such lines lie too close to each other for two labels.
+    if not panel.texts:
+        middle = len(classes) // 2
+        panel.annotate(
+            "extrapolated", (classes[middle], line[middle]), (3, -2), textcoords="offset points",
+            color=look.color, fontsize=6, va="top",
+        )  # fmt: skip
 
 
 def _axes(panel: Axes, quantity: _Quantity, steps: pd.DataFrame) -> None:
