@@ -29,8 +29,8 @@ tune: $(READY)  ## choose the hyper-parameters again, by iid validation images a
 	$(SNAKEMAKE) tune --configfile $(CONFIG)
 
 figures: $(READY)  ## every table and figure of results/published again, from its numbers alone
-	$(RUN) && export OMP_NUM_THREADS=1 && find $(PUBLISHED) -name config.yaml | sort | while read config; do \
-	  python -m isnet_bench redraw --config "$$config" --results "$$(dirname "$$config")" || exit 1; done
+	$(RUN) && export OMP_NUM_THREADS=1 && find $(PUBLISHED) -name config.yaml | sort -r | xargs -P 4 -I@ \
+	  sh -c 'python -m isnet_bench redraw --config @ --results "$$(dirname @)"'
 
 report: $(READY)  ## one page with every table and figure of CONFIG's finished runs, RESULTS/report.html
 	$(SNAKEMAKE) --configfile $(CONFIG) --report $(RESULTS)/report.html
