@@ -11,6 +11,7 @@ ensure_torchvision_imports()
 from isnet.batch_statistics import BatchStatistics  # noqa: E402
 from isnet.block import LRPBlock  # noqa: E402
 from isnet.errors import UnsupportedNetworkError  # noqa: E402
+from isnet.first_pass import FirstPass  # noqa: E402
 from isnet.flex import Explanation, LRPFlex  # noqa: E402
 from isnet.loss import HeatmapLoss, Losses  # noqa: E402
 from isnet.pooling import gwrp  # noqa: E402
@@ -24,6 +25,7 @@ __all__ = [
     "DualISNet",
     "EveryLogit",
     "Explanation",
+    "FirstPass",
     "HeatmapLoss",
     "ISNet",
     "JointLogits",

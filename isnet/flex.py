@@ -10,11 +10,13 @@ from torch import Tensor, nn
 
 from isnet.batch_statistics import BatchStatistics
 from isnet.errors import UnsupportedNetworkError, check_modules
+from isnet.first_pass import Reuse
 from isnet.flex_functions import Propagation
-from isnet.flex_trace import FlexTrace, Stem
+from isnet.flex_trace import FlexTrace
 from isnet.module_outputs import check_layers, collect_outputs, unwrap
 from isnet.quantities import JointLogits, Quantity
 from isnet.rules import Rule
+from isnet.stem import Stem
 
 __all__ = ["Explanation", "LRPFlex"]
 
@@ -104,7 +106,9 @@ class LRPFlex:
         quantity : Quantity
             What to explain: K scores per image.
         statistics : BatchStatistics, optional
-            Batch statistics of an earlier pass, to be used as constants by batch norms in training mode.
+            Batch statistics of an earlier pass, to be used as constants by batch norms in training mode. Of a
+            :class:`isnet.FirstPass` the layers' outputs are used, too; `images` are then those it was told of, or
+            several times those.
 
         Returns
         -------
@@ -136,7 +140,8 @@ class LRPFlex:
     ) -> Explanation:
         images = self._entrance(images, create_graph)
         propagation = Propagation(self.epsilon, self.batch_statistics == "frozen")
-        trace, logits, outputs = self._forward(images, propagation, statistics)
+        reuse = Reuse(statistics, images)
+        trace, logits, outputs = self._forward(images, propagation, statistics, reuse)
         stems = [] if self.input_rule == "epsilon" else _stems(trace)
         targets = [_Target("the first layer", stem.output) for stem in stems] or [_Target("the images", images)]
         entrances = len(targets)
@@ -145,7 +150,7 @@ class LRPFlex:
         maps = [_heatmaps(targets, propagation, *start, create_graph) for start in starts]
         relevance = [torch.stack(of_target) for of_target in zip(*maps, strict=True)]
         layers = {name: found.transpose(0, 1) for name, found in zip(outputs, relevance[entrances:], strict=True)}
-        at_images = self._through(stems, images, relevance) if stems else relevance[0]
+        at_images = self._through(stems, images, relevance, reuse.copies) if stems else relevance[0]
         return Explanation(logits, at_images.transpose(0, 1), layers)
 
     def _entrance(self, images: Tensor, create_graph: bool) -> Tensor:
@@ -159,7 +164,7 @@ class LRPFlex:
         return images.requires_grad_() if self.input_rule == "epsilon" or frozen else images
 
     def _forward(
-        self, images: Tensor, propagation: Propagation, statistics: BatchStatistics | None
+        self, images: Tensor, propagation: Propagation, statistics: BatchStatistics | None, reuse: Reuse
     ) -> tuple[FlexTrace, Tensor, dict[str, Tensor]]:
         # The network may overwrite what it is given, which torch forbids for a leaf of the graph.
         entering = images.clone() if images.requires_grad else images
@@ -170,6 +175,7 @@ class LRPFlex:
             positive_parts="zplus" in self.rules,
             stem_needs_positive=self.input_rule == "epsilon" or bool(self.layers),
             statistics=statistics,
+            reuse=reuse,
         )
 
         def read(output: Tensor) -> tuple[Tensor, Tensor] | None:
@@ -202,12 +208,14 @@ class LRPFlex:
             score = scores[:, index]
             yield score, torch.ones_like(score)
 
-    def _through(self, stems: list[Stem], images: Tensor, relevance: list[Tensor]) -> Tensor:
+    def _through(self, stems: list[Stem], images: Tensor, relevance: list[Tensor], copies: int) -> Tensor:
         rule = Rule("epsilon", self.epsilon, (self.low, self.high))
-        parts = [
-            rule.first_layer(stem.layer, stem.inputs, torch.ones_like(stem.inputs[:1]), at_output)
-            for stem, at_output in zip(stems, relevance, strict=False)
-        ]
+        parts = []
+        for stem, at_output in zip(stems, relevance, strict=False):
+            # Maps of the same image share what the rule makes of the image alone.
+            inputs = stem.inputs[: len(stem.inputs) // copies]
+            maps = at_output.view(-1, len(inputs), *at_output.shape[2:])
+            parts.append(rule.first_layer(stem.layer, inputs, torch.ones_like(inputs[:1]), maps))
         return sum(parts).view(-1, *images.shape)
 
 

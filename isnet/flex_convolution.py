@@ -50,6 +50,11 @@ class FlexConvolution(Convolution):
         geometry = _Geometry(self.stride, self.padding, self.dilation, self.groups)
         return _Convolve.apply(a, self.weight, self.bias, geometry, self.propagation)
 
+    def reused(self, a: Tensor, rows: Tensor) -> Tensor:
+        """Return `rows`, the output for `a` in another graph: relevance passes on to `a`, gradients to that graph."""
+        geometry = _Geometry(self.stride, self.padding, self.dilation, self.groups)
+        return _Reused.apply(a, self.weight, rows, geometry, self.propagation)
+
     def _pays(self, a: Tensor) -> bool:
         return a.numel() * self.weight.numel() >= _MANY_PRODUCTS * a.shape[1] * math.prod(self.stride)
 
@@ -82,6 +87,27 @@ class _Convolve(Function):
         return found[0], of_weight, found[2], None, None
 
 
+class _Reused(Function):
+    """The output of a convolution in another graph, as if it had been computed in this one."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, rows: Tensor, geometry: _Geometry, propagation: Propagation
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.geometry, ctx.propagation = geometry, propagation
+        ctx.set_materialize_grads(False)
+        return rows.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, ...]:
+        if grad is None or ctx.propagation.rule is None:
+            return None, None, grad, None, None
+        x, weight = ctx.saved_tensors
+        relevance = _InputGradient.apply(grad, weight, x.detach(), ctx.geometry) if ctx.needs_input_grad[0] else None
+        return relevance, None, None, None, None
+
+
 class _InputGradient(Function):
     """The gradient of a convolution with respect to its input, as a function of the output's gradient and weights."""
 
@@ -90,6 +116,8 @@ class _InputGradient(Function):
         ctx.save_for_backward(grad, weight)
         ctx.geometry = geometry
         ctx.set_materialize_grads(False)
+        if _few_rows(grad, geometry):
+            return _input_gradient_by_matrix_product(grad, weight, x, geometry)
         return _gradients(grad, x, weight, geometry, [True, False, False])[0]
 
     @staticmethod
@@ -98,7 +126,8 @@ class _InputGradient(Function):
             return (None,) * 4
         grad, weight = ctx.saved_tensors
         of_grad, of_weight = ctx.needs_input_grad[:2]
-        found_grad = _convolve(tangent, weight, None, ctx.geometry) if of_grad else None
+        convolve = _convolve_by_matrix_product if _few_rows(grad, ctx.geometry) else _convolve
+        found_grad = convolve(tangent, weight, None, ctx.geometry) if of_grad else None
         found_weight = _weight_gradient(tangent, grad, weight, ctx.geometry) if of_weight else None
         return found_grad, found_weight, None, None
 
@@ -128,14 +157,39 @@ def _weight_gradient(x: Tensor, grad: Tensor, weight: Tensor, geometry: _Geometr
 
 def _shortcut(grad: Tensor, weight: Tensor, geometry: _Geometry) -> Callable[..., Tensor] | None:
     """Return a function that takes the weight gradient of this convolution faster than torch's own, if there is one."""
-    if grad.device.type != "cpu" or grad.ndim != 4 or geometry.groups != 1:
+    if not _plain_on_cpu(grad, geometry):
         return None
-    positions = grad.shape[2] * grad.shape[3]
-    if len(grad) * positions <= _FEW_ROWS:
+    if _few_rows(grad, geometry):
         return _by_matrix_product
+    positions = grad.shape[2] * grad.shape[3]
     window = weight.shape[2] * weight.shape[3]
     dense = geometry.stride == (1, 1) == geometry.dilation and window > 1
     return _by_convolution if dense and positions <= _SMALL_IMAGE and min(weight.shape[:2]) >= _MANY_CHANNELS else None
+
+
+def _plain_on_cpu(grad: Tensor, geometry: _Geometry) -> bool:
+    return grad.device.type == "cpu" and grad.ndim == 4 and geometry.groups == 1
+
+
+def _few_rows(grad: Tensor, geometry: _Geometry) -> bool:
+    """Say whether a convolution has so few outputs that rearranging its weights would take longer than using them."""
+    return _plain_on_cpu(grad, geometry) and len(grad) * grad.shape[2] * grad.shape[3] <= _FEW_ROWS
+
+
+def _convolve_by_matrix_product(x: Tensor, weight: Tensor, bias: None, geometry: _Geometry) -> Tensor:
+    stride, padding, dilation, _ = geometry
+    spans = (step * (size - 1) + 1 for step, size in zip(dilation, weight.shape[2:], strict=True))
+    steps = zip(x.shape[2:], padding, spans, stride, strict=True)
+    size = [(length + 2 * pad - span) // step + 1 for length, pad, span, step in steps]
+    windows = F.unfold(x, weight.shape[2:], dilation, padding, stride).transpose(0, 1).flatten(1)
+    return (weight.flatten(1) @ windows).view(len(weight), len(x), *size).transpose(0, 1)
+
+
+def _input_gradient_by_matrix_product(grad: Tensor, weight: Tensor, x: Tensor, geometry: _Geometry) -> Tensor:
+    stride, padding, dilation, _ = geometry
+    windows = weight.flatten(1).t() @ grad.transpose(0, 1).flatten(1)
+    windows = windows.unflatten(1, (len(grad), -1)).transpose(0, 1)
+    return F.fold(windows, x.shape[2:], weight.shape[2:], dilation, padding, stride)
 
 
 def _by_matrix_product(x: Tensor, grad: Tensor, weight: Tensor, geometry: _Geometry) -> Tensor:

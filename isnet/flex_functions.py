@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-__all__ = ["DampedReLU", "Propagation", "TrainingBatchNorm"]
+__all__ = ["DampedReLU", "Propagation", "ReusedBatchNorm", "TrainingBatchNorm"]
 
 
 class Propagation:
@@ -153,6 +153,27 @@ class TrainingBatchNorm(Function):
             grad, x, weight, None, None, mean, inverse_std, True, ctx.eps, needed
         )
         return (*gradients, None, None, None, None)
+
+
+class ReusedBatchNorm(Function):
+    """The output of a batch norm in another graph: relevance passes its affine map, gradients go to that graph."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor | None, inverse_std: Tensor, rows: Tensor, propagation: Propagation
+    ) -> Tensor:
+        ctx.save_for_backward(weight, inverse_std)
+        ctx.propagation = propagation
+        ctx.set_materialize_grads(False)
+        return rows.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, ...]:
+        if grad is None or ctx.propagation.rule is None:
+            return None, None, None, grad, None
+        weight, inverse_std = ctx.saved_tensors
+        scale = inverse_std if weight is None else inverse_std * weight
+        return grad * per_channel(scale, grad.ndim), None, None, None, None
 
 
 def per_channel(values: Tensor, ndim: int) -> Tensor:

@@ -18,18 +18,20 @@ from torch.overrides import TorchFunctionMode
 
 from isnet import function_names as names
 from isnet import positive_part
-from isnet.affine_layers import Linear, Weighted
+from isnet.affine_layers import Linear
 from isnet.batch_statistics import BatchNormCall, BatchStatistics, Statistics, batch_counters
 from isnet.errors import OF_HOOKS, unsupported_operation
+from isnet.first_pass import Reuse
 from isnet.flex_convolution import FlexConvolution
-from isnet.flex_functions import DampedReLU, Propagation, TrainingBatchNorm, per_channel
+from isnet.flex_functions import DampedReLU, Propagation, ReusedBatchNorm, TrainingBatchNorm, per_channel
 from isnet.positive_part import Signed
+from isnet.stem import Stem
 from isnet.tensor_table import TensorTable, tensors_in
 
-__all__ = ["FlexTrace", "Stem"]
+__all__ = ["FlexTrace"]
 
 _AFFINE_ARGUMENTS = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
-_NETWORK_NODES = ("Convolution", "_Convolve", "Relu", "NativeBatchNorm", "MaxPool", "Addmm")
+_NETWORK_NODES = ("Convolution", "_Convolve", "_Reused", "Relu", "NativeBatchNorm", "MaxPool", "Addmm")
 _HANDLERS = {
     **dict.fromkeys(names.NONNEGATIVE, "_nonnegative"),
     **dict.fromkeys(names.ADD | names.SUBTRACT | names.REVERSED_SUBTRACT, "_add"),
@@ -39,33 +41,6 @@ _HANDLERS = {
     **dict.fromkeys(names.MAXIMUM, "_maximum"),
     **dict.fromkeys(names.DROPOUT, "_dropout"),
 }
-
-
-@dataclass(frozen=True)
-class Stem:
-    """The first layer, from the images to the first ReLU: convolution or linear, perhaps batch norm, ReLU.
-
-    Attributes
-    ----------
-    layer : Weighted
-        Fused with its batch norm; its biases are constants, but for the share that gamma scales.
-    inputs : Tensor
-        The images, as the layer reads them (perhaps flattened).
-    normalised : bool
-        Whether a batch norm is in it already.
-    output : Tensor or None
-        Output of the ReLU.
-    """
-
-    layer: Weighted
-    inputs: Tensor
-    normalised: bool = False
-    output: Tensor | None = None
-
-    def followed_by(self, statistics: Statistics, weight: Tensor | None, bias: Tensor | None) -> Stem:
-        """Return the stem with a batch norm."""
-        scale, shift = statistics.unbiased().scale_and_shift(weight, None if bias is None else bias.detach())
-        return replace(self, layer=self.layer.followed_by(scale, shift), normalised=True)
 
 
 @dataclass(frozen=True)
@@ -99,11 +74,13 @@ class FlexTrace(TorchFunctionMode):
         positive_parts: bool,
         stem_needs_positive: bool,
         statistics: BatchStatistics | None,
+        reuse: Reuse,
     ) -> None:
         super().__init__()
         self._model, self._propagation = model, propagation
         self._positive_parts, self._stem_needs_positive = positive_parts, stem_needs_positive
         self._replay = None if statistics is None else statistics.replay()
+        self._reuse = reuse
         self._counters = set() if statistics is None else batch_counters(model)
         self._values: TensorTable[_Value] = TensorTable()
         self._looked_at: TensorTable[bool] = TensorTable()
@@ -136,6 +113,7 @@ class FlexTrace(TorchFunctionMode):
         tensors = tensors_in((*args, *kwargs.values()))
         operands = [tensor for tensor in tensors if tensor in self._values or tensor in self._looked_at]
         if not operands:
+            self._reuse.pass_by(func, args, kwargs)
             return args[0] if name == "add_" and id(args[0]) in self._counters else func(*args, **kwargs)
         self._refuse_escapes(name, args, kwargs, tensors)
         if name in names.AFFINE:
@@ -194,9 +172,13 @@ class FlexTrace(TorchFunctionMode):
             signed = Signed.affine(layer, inputs, value.signed)
         if value.is_images:
             stem = Stem(replace(layer, bias=None if layer.bias is None else layer.bias.detach()), inputs)
-        out = func(*args, **kwargs) if name == "linear" else layer(inputs)
+        out = func(*args, **kwargs) if name == "linear" else self._convolve(layer, inputs)
         self._values[out] = _Value(signed, stem=stem)
         return out
+
+    def _convolve(self, layer: FlexConvolution, inputs: Tensor) -> Tensor:
+        rows = self._reuse.rows(layer.weight)
+        return layer(inputs) if rows is None else layer.reused(inputs, rows)
 
     def _convolution(self, given: dict[str, Any]) -> FlexConvolution:
         return replace(FlexConvolution.of(**given), propagation=self._propagation)
@@ -234,10 +216,18 @@ class FlexTrace(TorchFunctionMode):
 
     def _normalise(self, call: BatchNormCall) -> tuple[Tensor, Statistics]:
         x, running = call.x, (call.running_mean, call.running_var)
+        statistics = None
         if not call.training:
-            return F.batch_norm(*call), Statistics.running(*running, call.eps)
-        if self._replay is not None:
+            statistics = Statistics.running(*running, call.eps)
+        elif self._replay is not None:
             statistics = next(self._replay)
+        rows = self._reuse.rows(call.weight)
+        if rows is not None:
+            out = ReusedBatchNorm.apply(x, call.weight, statistics.inverse_std, rows, self._propagation)
+            return out, statistics
+        if not call.training:
+            return F.batch_norm(*call), statistics
+        if statistics is not None:
             scale, shift = statistics.scale_and_shift(call.weight, call.bias)
             return torch.addcmul(per_channel(shift, x.ndim), x, per_channel(scale, x.ndim)), statistics
         out, mean, inverse_std = TrainingBatchNorm.apply(
@@ -384,7 +374,7 @@ def _reaches_activations(item: Tensor) -> bool:
         node = pending.pop()
         if node is None or node in seen:
             continue
-        if isinstance(node, (DampedReLU._backward_cls, TrainingBatchNorm._backward_cls)):
+        if isinstance(node, (DampedReLU._backward_cls, TrainingBatchNorm._backward_cls, ReusedBatchNorm._backward_cls)):
             return True
         if node.name().startswith(_NETWORK_NODES):
             return True

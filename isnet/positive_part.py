@@ -14,10 +14,12 @@ sign split is that of the fused weights.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import Function
 
 from isnet.affine_layers import Linear, Weighted
 from isnet.flex_functions import per_channel
@@ -27,10 +29,58 @@ __all__ = ["Signed"]
 
 @dataclass(frozen=True)
 class _Fused:
-    """The output of `layer` for non-negative inputs, not yet computed for its positive weights."""
+    """The output of `layer`, its output channels scaled, for non-negative inputs; not yet computed."""
 
     layer: Weighted
     inputs: Tensor
+    scale: Tensor | None = None
+    shift: Tensor | None = None
+
+    def followed_by(self, scale: Tensor, shift: Tensor) -> _Fused:
+        """Return the map followed by ``scale * z + shift`` in every output channel."""
+        if self.scale is None:
+            return replace(self, scale=scale, shift=shift)
+        return replace(self, scale=self.scale * scale, shift=self.shift * scale + shift)
+
+    def positive(self) -> Tensor:
+        """Return what positive weights make of the inputs."""
+        linear = self.layer.without_bias()
+        if self.scale is None:
+            return linear.positive()(self.inputs)
+        return replace(linear, weight=_PositiveWeight.apply(linear.weight, self.scale))(self.inputs)
+
+    def bias(self, ndim: int) -> Tensor | None:
+        """Return the bias, as it broadcasts over an output of `ndim` dimensions."""
+        bias = self.layer.bias
+        if self.scale is not None:
+            bias = self.shift if bias is None else bias * self.scale + self.shift
+        return bias if bias is None or isinstance(self.layer, Linear) else per_channel(bias, ndim)
+
+
+class _PositiveWeight(Function):
+    """``max(scale * weight, 0)``, one scale per output channel.
+
+    Large layers have more weights than a few images have activations, so that each pass over the weights counts.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, scale: Tensor) -> Tensor:
+        positive = (weight * _per_output(scale, weight)).clamp_(min=0)
+        ctx.save_for_backward(weight, scale, positive)
+        return positive
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        weight, scale, positive = ctx.saved_tensors
+        grad = torch.ops.aten.threshold_backward(grad, positive, 0)
+        of_scale = torch.linalg.vecdot(grad.flatten(1), weight.flatten(1)) if ctx.needs_input_grad[1] else None
+        # In place where nothing else needs it: memory for all weights would be asked for again.
+        scaled = torch.mul if torch.is_grad_enabled() else Tensor.mul_
+        return scaled(grad, _per_output(scale, weight)), of_scale
+
+
+def _per_output(scale: Tensor, weight: Tensor) -> Tensor:
+    return scale.view(-1, *(1,) * (weight.ndim - 1))
 
 
 class Signed:
@@ -54,7 +104,7 @@ class Signed:
         """Split ``scale * value + shift`` with one scale and shift per channel (batch norm)."""
         # A linear layer's outputs are its last dimension, batch norm's channels the second one.
         if self._fused is not None and (value.ndim == 2 or not isinstance(self._fused.layer, Linear)):
-            return Signed(None, fused=_Fused(self._fused.layer.followed_by(scale, shift), self._fused.inputs))
+            return Signed(None, fused=self._fused.followed_by(scale, shift))
         return self.times(value, per_channel(scale, value.ndim), per_channel(shift, value.ndim))
 
     def times(self, value: Tensor, factor: Tensor | float, offset: Tensor | None = None) -> Signed:
@@ -77,9 +127,7 @@ class Signed:
     def materialise(self, value: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return P and B; B broadcasts over `value`."""
         if self._positive is None:
-            layer = self._fused.layer
-            self._positive = layer.without_bias().positive()(self._fused.inputs)
-            self._bias = _own_bias(layer, value.ndim)
+            self._positive, self._bias = self._fused.positive(), self._fused.bias(value.ndim)
             self._fused = None
         return self._positive, self._bias
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
@@ -10,13 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from isnet.batch_statistics import BatchStatistics
 from isnet.block import LRPBlock
+from isnet.first_pass import FirstPass
 from isnet.flex import LRPFlex, check_images
 from isnet.loss import HeatmapLoss, Losses
 from isnet.module_outputs import check_layers, unwrap
 from isnet.pooling import gwrp
-from isnet.quantities import EveryLogit, JointLogits, Quantity, RandomLogit, SoftmaxEta
+from isnet.quantities import EveryLogit, JointLogits, Logit, Quantity, RandomLogit, SoftmaxEta
 
 __all__ = ["INPUT", "DualISNet", "ISNet", "OriginalISNet", "SelectiveISNet", "StochasticISNet"]
 
@@ -49,10 +50,11 @@ class ISNet(nn.Module, ABC):
     heatmap_fraction : float
         Share of each batch, in (0, 1], whose heatmaps are made and supervised; 1 is the published method. Below 1 the
         whole batch is classified first; ``max(1, round(fraction * N))`` images, drawn uniformly without replacement,
-        pass a second time and are explained. The second pass takes the batch statistics of the first as constants and
-        leaves the running statistics alone, so that each heatmap is that of the whole batch's network (but for
-        dropout, which is drawn anew) and the expected loss is unchanged. Its gradient differs in training mode: the
-        second pass does not differentiate through the batch statistics.
+        pass a second time and are explained. The second pass reads the layers' outputs from the first (see
+        :class:`isnet.FirstPass`), so that each heatmap is that of the whole batch's network, and loss and gradient are
+        the full ones on average. With LRP-Block, and where the network draws random numbers (dropout, which is then
+        drawn anew), it computes them again with the first pass's batch statistics as constants: its gradient then
+        does not take them into account.
     epsilon : float
         LRP stabiliser, > 0.
     input_rule, low, high, batch_statistics
@@ -159,12 +161,17 @@ class ISNet(nn.Module, ABC):
         if self.heatmap_fraction == 1:
             logits, relevance, layers = self._explain(images, self.quantity())
             return logits, [relevance, *layers.values()], slice(None)
-        with BatchStatistics() as statistics:
-            logits = self.backbone(images)
         number = max(1, round(self.heatmap_fraction * len(images)))
-        chosen = torch.randperm(len(images), generator=self.generator)[:number].to(images.device)
-        _, relevance, layers = self._explain(images[chosen], self.quantity(), statistics)
-        return logits, [relevance, *layers.values()], chosen
+        chosen = torch.randperm(len(images), generator=self.generator)[:number]
+        with FirstPass(chosen, images.device) as first:
+            logits = self.backbone(images)
+        chosen = chosen.to(images.device)
+        return logits, self._explain_again(images[chosen], first, logits), chosen
+
+    def _explain_again(self, images: Tensor, first: FirstPass, logits: Tensor) -> list[Tensor]:
+        """Return the heatmaps of chosen images, of a batch with these logits."""
+        _, relevance, layers = self._explain(images, self.quantity(), first)
+        return [relevance, *layers.values()]
 
     def _heatmap_loss(self, heatmaps: list[Tensor], masks: Tensor) -> Tensor:
         losses = [loss(heatmap, masks) for loss, heatmap in zip(self._losses, heatmaps, strict=True)]
@@ -176,6 +183,24 @@ class OriginalISNet(ISNet):
 
     def quantity(self) -> Quantity:
         return EveryLogit()
+
+    def _explain_again(self, images: Tensor, first: FirstPass, logits: Tensor) -> list[Tensor]:
+        if not (isinstance(self._explain, LRPFlex) and first.reusable):
+            return super()._explain_again(images, first, logits)
+        # One image of each class in place of several maps of one image: no layer is computed again for them, and each
+        # reads its weights once for all. As many at a time as the batch has images, so that memory keeps its measure.
+        number, classes = logits.shape
+        parts = math.ceil(classes * len(images) / number)
+        found = []
+        for part in torch.arange(classes, device=logits.device).tensor_split(parts):
+            copies = images.repeat(len(part), *(1,) * (images.ndim - 1))
+            labels = part.repeat_interleave(len(images))
+            _, relevance, layers = self._explain(copies, Logit(labels), first)
+            found.append([relevance, *layers.values()])
+        return [
+            torch.cat([maps.unflatten(0, (-1, len(images))) for maps in each]).squeeze(2).transpose(0, 1)
+            for each in zip(*found, strict=True)
+        ]
 
 
 class DualISNet(ISNet):

@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 import torch
 from scipy import stats
-from small_networks import difference, make, masks_of, pixels
+from small_networks import NETWORKS, difference, make, masks_of, pixels
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 import isnet
 
@@ -158,21 +157,21 @@ def _gradient(loss: Tensor, network: nn.Module) -> Tensor:
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_gradient_of_a_part_is_that_of_the_whole_with_constant_statistics_on_average(training: bool) -> None:
-    network, (images, masks, labels) = make("residual").train(training), _batch()
-    with isnet.BatchStatistics() as statistics:
-        logits = network(images)
-    maps = isnet.LRPFlex(network)(images, isnet.EveryLogit(), statistics).relevance
-    expected = 0.3 * F.cross_entropy(logits, labels) + 0.7 * isnet.HeatmapLoss(0.1, 1.0)(maps, masks)
-    net = isnet.OriginalISNet(network, _Recording(), heatmap_fraction=0.25, generator=torch.Generator().manual_seed(0))
+@pytest.mark.parametrize("input_rule", ["zb", "epsilon"])
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("variant", [isnet.OriginalISNet, isnet.DualISNet, isnet.SelectiveISNet])
+def test_gradient_of_a_part_is_that_of_the_whole_on_average(
+    variant: type, network: str, input_rule: str, training: bool
+) -> None:
+    backbone, (images, masks, labels) = make(network).train(training), _batch()
+    options = {"input_rule": input_rule} | ({"layers": ("4",)} if network == "residual" else {})
+    whole = variant(backbone, _Recording(), **options).training_loss(images, masks, labels).total
+    net = variant(backbone, _Recording(), heatmap_fraction=0.25, generator=torch.Generator().manual_seed(0), **options)
     found = {}
     while len(found) < 4:
         loss = net.training_loss(images, masks, labels).total
-        found[round(loss.item(), 9)] = _gradient(loss, network)
-    assert difference(torch.stack(list(found.values())).mean(0), _gradient(expected, network)) < 1e-9
-    whole = _gradient(isnet.OriginalISNet(network, _Recording()).training_loss(images, masks, labels).total, network)
-    if not training:
-        assert difference(_gradient(expected, network), whole) < 1e-9
+        found[round(loss.item(), 9)] = _gradient(loss, backbone)
+    assert difference(torch.stack(list(found.values())).mean(0), _gradient(whole, backbone)) < 1e-9
 
 
 @pytest.mark.parametrize("variant", _VARIANTS)
