@@ -1,6 +1,7 @@
 """Figures from run folders that the tests write themselves, and their look."""
 
 import itertools
+import json
 import re
 
 import matplotlib.image
@@ -29,6 +30,20 @@ def test_accuracy_figure_shows_every_seed_mean_and_spread(config, results, drawn
     _, _, (whisker,) = panels[1].containers[0]
     np.testing.assert_allclose(whisker.get_segments()[0][:, 0], [33.8, 35.8])
     assert "34.8" in [text.get_text() for text in panels[1].texts]
+
+
+def test_accuracy_figure_of_one_seed_shows_intervals_over_test_images(config, results, drawn):
+    config["seeds"] = [0]
+    path = results / "mnist" / "resnet" / "seed0" / "metrics.json"
+    metrics = json.loads(path.read_text(encoding="utf-8"))
+    metrics["sets"]["ood"]["accuracy_interval"] = [0.3, 0.41]
+    path.write_text(json.dumps(metrics), encoding="utf-8")
+    figures.accuracy(config, "mnist", results, results / "a")
+    panel = drawn[0].axes[1]
+    _, _, (whisker,) = panel.containers[0]
+    np.testing.assert_allclose(whisker.get_segments()[0][:, 0], [30, 41])
+    assert not [line for line in panel.lines if line.get_marker() == "."]
+    assert "95 % over test images" in " ".join(drawn[0].get_suptitle().split())
 
 
 def test_more_rows_than_a_column_has_room_for_take_a_page(config, results, drawn, monkeypatch):

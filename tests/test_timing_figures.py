@@ -150,3 +150,20 @@ def test_files_are_as_wide_as_a_column(measured, tmp_path):
     with Image.open(tmp_path / "time.png") as image:
         assert abs(image.width / 300 * 25.4 - style.COLUMN_MM) < 0.2
     assert (tmp_path / "time.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_with_one_number_of_classes_methods_stand_below_each_other(measured, drawn, tmp_path):
+    path = measured(_entries(ISNETS, classes=(10,)))
+    timing_figures.time(_config(ISNETS), path, tmp_path / "a")
+    timing_figures.memory(_config(ISNETS), path, tmp_path / "a")
+    (time,), (memory,) = (fig.axes for fig in drawn)
+    assert [tick.get_text() for tick in time.get_yticklabels()] == [
+        "Standard classifier", "Original ISNet", "Stochastic ISNet",
+    ]  # fmt: skip
+    assert [text.get_text() for text in time.texts] == ["10 (1.00 ×)", "110 (11.00 ×)", "22 (2.20 ×)"]
+    assert [text.get_text() for text in memory.texts] == ["30 (1.00 ×)", "330 (11.00 ×)", "66 (2.20 ×)"]
+    titles = [fig.get_suptitle().split("\n")[0] for fig in drawn]
+    assert titles == ["Training time with 10 classes", "Peak memory of training with 10 classes"]
+    assert all("in brackets: over plain" in " ".join(fig.get_suptitle().split()) for fig in drawn)
+    _, _, (whisker,) = time.containers[1]
+    assert len(whisker.get_segments()) == 1

@@ -215,8 +215,8 @@ def test_numbers_are_on_a_line_with_intervals(config, results, drawn):
         [[value - 100 * HALF, value + 100 * HALF] for value in (60, 70, 80)],
         rtol=1e-5,
     )
-    # The lowest end of an interval is just below 20 %, so the axis begins at 0.
-    assert {panel.get_ylim()[0] for panel in panels} == {0}
+    # The lowest end of an interval is just below 20 %, so the axis begins at 0, with room for markers.
+    assert {panel.get_ylim()[0] for panel in panels} == {-3}
     assert panels[1].get_xlabel() == "Strength"
     assert 25 in panels[0].lines[-1].get_ydata(), "four classes: one over their number"
 

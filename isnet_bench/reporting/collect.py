@@ -85,7 +85,8 @@ class Runs:
     """All evaluated runs of one experiment.
 
     ``frame`` has one row per method, seed and test set, methods in the order of the figures, with the columns
-    method, label, seed, set, those of `SCORES`, background_relevance (NaN: none), background_area, prediction_changes
+    method, label, seed, set, those of `SCORES`, low and high (95 % interval of `score` over test images; NaN: none),
+    background_relevance (NaN: none), background_area, prediction_changes
     (fractions of 1), images, per_class, confusion and train_seconds. ``sets`` are the test sets in the order in which
     the data set declares them; ``score`` is the one of `SCORES` that tables for people and figures show;
     ``explainers`` has the name of what explained each method; ``gallery`` are the methods whose heatmaps are drawn, and
@@ -152,8 +153,10 @@ def runs(config: dict[str, Any], experiment: str, results: Path) -> Runs:
     for (row, seed), metrics in found.items():
         _check_same_data(first, metrics, folder(results, experiment, row, seed))
     run = _json(folder(results, experiment, *next(iter(found))) / "run.json", _RUN, "train")
+    score = config["experiments"][experiment].get("score", "accuracy")
     records = [
         {"method": row, "label": labels[row], "seed": seed, "set": name, **{key: values[key] for key in _KEPT}}
+        | dict(zip(("low", "high"), values.get(f"{score}_interval") or (None, None), strict=True))
         | {key: metrics[key] for key in ("prediction_changes", "train_seconds")}
         for (row, seed), metrics in found.items()
         for name, values in metrics["sets"].items()
@@ -164,7 +167,7 @@ def runs(config: dict[str, Any], experiment: str, results: Path) -> Runs:
         data=first["data"],
         stand_in=first["stand_in"],
         explainers={row: metrics["explainer"] for (row, _), metrics in found.items()},
-        score=config["experiments"][experiment].get("score", "accuracy"),
+        score=score,
         classes=tuple(run["data"]["classes"]),
         seeds=tuple(config["seeds"]),
         sets=tuple(first["sets"]),
@@ -173,7 +176,7 @@ def runs(config: dict[str, Any], experiment: str, results: Path) -> Runs:
         gallery_set=_gallery_set(config, experiment, tuple(first["sets"])),
         oracles=tuple(entry.row for entry in entries if methods.get(entry.method).oracle),
         frame=pd.DataFrame(records).astype(
-            dict.fromkeys([*SCORES, "background_relevance", "prediction_changes"], float)
+            dict.fromkeys([*SCORES, "low", "high", "background_relevance", "prediction_changes"], float)
         ),
     )
 

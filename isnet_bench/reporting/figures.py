@@ -26,7 +26,10 @@ _ROW_MM = {style.COLUMN_MM: 6.5, style.PAGE_MM: 5.0}
 
 
 def accuracy(config: dict[str, Any], experiment: str, results: Path, out: Path) -> None:
-    """The experiment's score of each method on each test set: every seed, mean and sample standard deviation."""
+    """The experiment's score of each method on each test set: every seed, mean and sample standard deviation.
+
+    With one seed, bars are its 95 % intervals over test images.
+    """
     runs = collect.runs(config, experiment, Path(results))
     narrow = len(runs.sets) <= _COLUMN_PANELS and len(runs.looks) <= _COLUMN_ROWS
     width = style.COLUMN_MM if narrow else style.PAGE_MM
@@ -39,7 +42,7 @@ def accuracy(config: dict[str, Any], experiment: str, results: Path, out: Path) 
             _accuracy_panel(panel, runs, name)
         panels[0].set_yticks(range(len(runs.looks)), labels)
         panels[0].set_ylim(len(runs.looks) - 0.35, -0.6)
-        many = "" if len(runs.seeds) == 1 else " (dots); mean ± sample std (bars)"
+        many = "; bars: 95 % over test images" if len(runs.seeds) == 1 else " (dots); mean ± sample std (bars)"
         fig.supxlabel(f"{collect.SCORES[runs.score]} (%)", fontsize=7)
         style.title(
             fig,
@@ -103,26 +106,27 @@ def has_gallery(config: Mapping[str, Any], experiment: str) -> bool:
 
 
 def _accuracy_panel(panel: Axes, runs: collect.Runs, name: str) -> None:
-    values = runs.frame[runs.frame["set"] == name].set_index("method")[runs.score] * 100
+    table = runs.frame[runs.frame["set"] == name].set_index("method")[[runs.score, "low", "high"]] * 100
     panel.axvline(100 / len(runs.classes), color=style.GREY, linestyle=":", linewidth=0.8, zorder=0)
     for place, (row, look) in enumerate(runs.looks.items()):
-        seeds = values.loc[[row]].to_numpy()
-        mean, std = seeds.mean(), seeds.std(ddof=1) if len(seeds) > 1 else None
-        panel.errorbar(mean, place, xerr=std, fmt=look.marker, color=look.color, mfc=look.face, capsize=3)
+        seeds, ends = table.loc[[row], runs.score].to_numpy(), table.loc[[row], ["low", "high"]].to_numpy()
+        mean = seeds.mean()
+        reach = np.full((2, 1), seeds.std(ddof=1)) if len(seeds) > 1 else np.abs(ends - mean).T
+        panel.errorbar(mean, place, xerr=reach, fmt=look.marker, color=look.color, mfc=look.face, capsize=3)
         if len(seeds) > 1:
             panel.plot(seeds, np.full(len(seeds), place + 0.35), ".", color=look.color, markersize=2, alpha=0.8)
-        _write_mean(panel, seeds, place)
+        _write_mean(panel, seeds, place, reach[:, 0])
     panel.set(xlim=(-5, 107), xticks=(0, 50, 100), title=name)
     panel.grid(axis="x", color="0.9", linewidth=0.5)
     panel.set_axisbelow(True)
     panel.tick_params(axis="y", length=0)
 
 
-def _write_mean(panel: Axes, seeds: np.ndarray, place: float) -> None:
+def _write_mean(panel: Axes, seeds: np.ndarray, place: float, reach: np.ndarray) -> None:
     """Write the mean beside the whisker, on the side where the panel has more room."""
-    mean, std = seeds.mean(), seeds.std(ddof=1) if len(seeds) > 1 else 0
+    mean = seeds.mean()
     side = -1 if mean > 50 else 1
-    reach = max(std, np.max(side * (seeds - mean)))
+    reach = np.nanmax([reach[max(side, 0)], *side * (seeds - mean)])
     panel.annotate(
         f"{mean:.1f}",
         (mean + side * reach, place),
@@ -131,6 +135,7 @@ def _write_mean(panel: Axes, seeds: np.ndarray, place: float) -> None:
         fontsize=6,
         ha="right" if side < 0 else "left",
         va="center",
+        path_effects=[style.halo()],
     )
 
 

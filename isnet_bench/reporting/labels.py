@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.patheffects import withStroke
 from matplotlib.text import Annotation
 
 from isnet_bench.reporting import style
@@ -91,7 +90,7 @@ def _write(panel: Axes, point: np.ndarray, label: str, spot: _Spot) -> Annotatio
         label, point, tuple(spot.offset), textcoords="offset points", fontsize=_FONT_SIZE, zorder=4,
         ha=("left", "center", "right")[x], va=("bottom", "center", "top")[y],
         arrowprops=line if spot.distance > _NEAR else None,
-        path_effects=[withStroke(linewidth=1.5, foreground="white")],
+        path_effects=[style.halo()],
     )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import matplotlib
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from isnet_bench import methods
 from isnet_bench.config import MethodEntry
@@ -126,6 +127,11 @@ def row_looks(entries: Iterable[MethodEntry]) -> dict[str, Look]:
 def figure(height_mm: float, width_mm: float = COLUMN_MM) -> Figure:
     """Empty figure of exactly this printed size; call inside ``matplotlib.rc_context(RC)``."""
     return Figure(figsize=(width_mm / MM_PER_INCH, height_mm / MM_PER_INCH), layout="constrained")
+
+
+def halo() -> withStroke:
+    """Return the white border of letters that lie on lines."""
+    return withStroke(linewidth=1.5, foreground="white")
 
 
 def title(fig: Figure, width_mm: float, *lines: str) -> None:

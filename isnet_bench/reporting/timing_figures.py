@@ -14,6 +14,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
 from isnet_bench import config as configuration
@@ -32,33 +33,41 @@ _DOTTED = (0, (1, 1.5))
 # Beyond so many powers of ten, ticks at 2 and 5 crowd the axis.
 _FEW_DECADES = 2.5
 _HEADROOM = 1.6
+# Of a figure with a line for each method: length of a name's lines, height of a row.
+_NAME_CHARACTERS = 24
+_ROW_MM = 6.5
+
+Steps = Mapping[str, pd.DataFrame]
 
 
 @dataclass(frozen=True)
 class _Quantity:
-    """What is drawn: columns of the timing summary, times `unit`."""
+    """What is drawn: columns of the timing summary, `column` and `spread` times `unit`; `ratio`: over a plain step."""
 
-    title: str
+    name: str
     axis: str
     missing: str
     column: str
+    ratio: str
     unit: float = 1.0
     spread: tuple[str, ...] = ()
 
 
 _TIME = _Quantity(
-    title="Training time against the number of classes",
+    name="Training time",
     axis="One training step (ms)",
     missing="step",
     column="median_seconds",
+    ratio="ratio_to_plain",
     unit=1000,
     spread=("lower_seconds", "upper_seconds"),
 )
 _MEMORY = _Quantity(
-    title="Peak memory of training against the number of classes",
+    name="Peak memory of training",
     axis="Peak memory of one training step (MB)",
     missing="peak memory of a step",
     column="peak_memory_mb",
+    ratio="memory_ratio",
 )
 
 
@@ -66,7 +75,8 @@ def time(config: Mapping[str, Any], timing_json: Path, out: Path, study: str = s
     """Median time of one training step against the number of classes, with the interquartile range.
 
     The legend tells each method's fitted slope. Where a method was not timed with as many classes as the others, its
-    line goes on dashed, and says that it is extrapolated. ISNets and baselines have a panel each.
+    line goes on dashed, and says that it is extrapolated. ISNets and baselines have a panel each. If there is but one
+    number of classes, the methods stand below each other, with their multiples of a plain step.
 
     Parameters
     ----------
@@ -97,19 +107,60 @@ def _draw(quantity: _Quantity, config: Mapping[str, Any], timing_json: Path, out
     entries = {entry.row: entry for entry in configuration.timing_entries(config, study)}
     steps = _steps(quantity, timing_json, entries)
     families = _families([entry for row, entry in entries.items() if row in steps])
+    numbers = {number for table in steps.values() for number in table["classes"]}
+    draw = _at_one_number if len(numbers) == 1 else _against_classes
     with matplotlib.rc_context(style.RC):
-        legend_rows = sum(math.ceil(len(family) / 2) for family in families)
-        fig = style.figure(16 + 52 * len(families) + 6 * legend_rows)
-        panels = fig.subplots(len(families), squeeze=False)[:, 0]
-        most = max(table["classes"].max() for table in steps.values())
-        for panel, family in zip(panels, families, strict=True):
-            for row, look in family.items():
-                _line(panel, quantity, steps[row], look, entries[row].label)
-                _extrapolation(panel, steps[row], look, most)
-            _axes(panel, quantity, pd.concat([steps[row] for row in family]))
-            panel.legend(loc="upper center", bbox_to_anchor=(0.45, -0.2), ncols=2, columnspacing=1.2, handlelength=2.4)
-        style.title(fig, style.COLUMN_MM, quantity.title, _how(quantity, steps, timing_json))
+        fig = draw(quantity, steps, families, {row: entry.label for row, entry in entries.items()})
+        against = f"with {numbers.pop()} classes" if len(numbers) == 1 else "against the number of classes"
+        style.title(fig, style.COLUMN_MM, f"{quantity.name} {against}", _how(quantity, steps, timing_json))
         style.save(fig, out)
+
+
+def _against_classes(
+    quantity: _Quantity, steps: Steps, families: list[dict[str, style.Look]], labels: Mapping[str, str]
+) -> Figure:
+    legend_rows = sum(math.ceil(len(family) / 2) for family in families)
+    fig = style.figure(16 + 52 * len(families) + 6 * legend_rows)
+    panels = fig.subplots(len(families), squeeze=False)[:, 0]
+    most = max(table["classes"].max() for table in steps.values())
+    for panel, family in zip(panels, families, strict=True):
+        for row, look in family.items():
+            _line(panel, quantity, steps[row], look, labels[row])
+            _extrapolation(panel, steps[row], look, most)
+        _axes(panel, quantity, pd.concat([steps[row] for row in family]))
+        panel.legend(loc="upper center", bbox_to_anchor=(0.45, -0.2), ncols=2, columnspacing=1.2, handlelength=2.4)
+    return fig
+
+
+def _at_one_number(
+    quantity: _Quantity, steps: Steps, families: list[dict[str, style.Look]], labels: Mapping[str, str]
+) -> Figure:
+    looks = {row: look for family in families for row, look in family.items()}
+    names = [textwrap.fill(labels[row], _NAME_CHARACTERS) for row in looks]
+    fig = style.figure(26 + _ROW_MM * len(looks))
+    panel = fig.subplots()
+    for place, (row, look) in enumerate(looks.items()):
+        case = steps[row].iloc[0]
+        spread = [[abs(case[end] - case["value"])] for end in ("lower", "upper")] if quantity.spread else None
+        panel.errorbar(
+            case["value"], place, xerr=spread, color=look.color, marker=look.marker, mfc=look.face, capsize=2
+        )
+        end = case["upper"] if quantity.spread else case["value"]
+        panel.annotate(
+            f"{case['value']:,.0f} ({case[quantity.ratio]:.2f} ×)", (end, place), (5, 0),
+            textcoords="offset points", fontsize=6, va="center",
+        )  # fmt: skip
+    panel.set(xscale="log", xlabel=quantity.axis, ylim=(len(looks) - 0.5, -0.5))
+    panel.set_yticks(range(len(looks)), names)
+    low, high = panel.get_xlim()
+    # Room for what is written beside the last marker.
+    panel.set_xlim(low, high * (high / low) ** 0.35)
+    panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    panel.xaxis.set_major_formatter("{x:,.10g}")
+    panel.minorticks_off()
+    panel.grid(axis="x", color="0.9", linewidth=0.5)
+    panel.set_axisbelow(True)
+    return fig
 
 
 def _steps(quantity: _Quantity, timing_json: Path, rows: Iterable[str]) -> dict[str, pd.DataFrame]:
@@ -168,7 +219,7 @@ def _extrapolation(panel: Axes, steps: pd.DataFrame, look: style.Look, most: int
         middle = len(classes) // 2
         panel.annotate(
             "extrapolated", (classes[middle], line[middle]), (3, -2), textcoords="offset points",
-            color=look.color, fontsize=6, va="top",
+            color=look.color, fontsize=6, va="top", path_effects=[style.halo()],
         )  # fmt: skip
 
 
@@ -178,7 +229,7 @@ def _axes(panel: Axes, quantity: _Quantity, steps: pd.DataFrame) -> None:
     panel.set(xscale="log", yscale="log", xlabel="Number of classes", ylabel=quantity.axis)
     few = np.log10(steps["value"].max() / steps["value"].min()) < _FEW_DECADES
     panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,)))
-    panel.yaxis.set_major_formatter("{x:,g}")
+    panel.yaxis.set_major_formatter("{x:,.10g}")
     panel.set_xticks(classes, [f"{count:g}" for count in classes])
     panel.minorticks_off()
     start = steps[steps["classes"] == classes[0]]["value"].max()
@@ -194,4 +245,5 @@ def _axes(panel: Axes, quantity: _Quantity, steps: pd.DataFrame) -> None:
 def _how(quantity: _Quantity, steps: Mapping[str, pd.DataFrame], timing_json: Path) -> str:
     rounds = max(table["rounds"].max() for table in steps.values())
     measured = f"Median and IQR of {rounds} round{'s' if rounds > 1 else ''}; " if quantity.spread else ""
-    return f"{measured}{timing.setting(timing_json)}; in brackets: log-log slope"
+    several = any(len(table) > 1 for table in steps.values())
+    return f"{measured}{timing.setting(timing_json)}; in brackets: {'log-log slope' if several else 'over plain'}"

@@ -55,7 +55,7 @@ def draw(config: dict[str, Any], study: str, results: Path, out: Path) -> None:
             panel.set_xlabel(textwrap.fill(found.variations[0].label, _LABEL_CHARACTERS // len(columns)))
         handles, labels = panels[0][0].get_legend_handles_labels()
         fig.legend(handles, labels, loc="outside lower center", ncols=_LEGEND_COLUMNS, handlelength=2.4)
-        style.title(fig, style.PAGE_MM, found.heading, f"Data: {found.data}", _how(found))
+        style.title(fig, style.PAGE_MM, found.heading, f"Data: {found.data}", _how(found, limits[0][0]))
         style.save(fig, Path(out))
 
 
@@ -129,10 +129,13 @@ def _limits(table: pd.DataFrame) -> tuple[tuple[float, float], tuple[float, floa
     Scores begin at a multiple of 20, so that small differences can be seen.
     """
     lowest = np.clip(20 * np.floor(5 * np.nanmin(table[["mean", "low"]].to_numpy())), 0, 80)
+    # A little more than what can be, so that no marker is cut.
+    room = 0.03 * (100 - lowest)
     seconds = table["train_seconds_mean"]
-    return (lowest, 100 + 0.03 * (100 - lowest)), (seconds.min() / 1.5, 1.5 * seconds.max())
+    return (lowest if lowest else -room, 100 + room), (seconds.min() / 1.5, 1.5 * seconds.max())
 
 
-def _how(found: Outcome) -> str:
+def _how(found: Outcome, lowest: float) -> str:
     bars = "" if len(found.seeds) == 1 else "; bars: 95 % t interval over seeds"
-    return f"{found.repeats}{bars}; dotted: one over the number of classes"
+    dotted = "; dotted: one over the number of classes" if lowest < 100 / found.classes else ""
+    return f"{found.repeats}{bars}{dotted}"
