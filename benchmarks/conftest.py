@@ -12,8 +12,8 @@ import operations
 import pytest
 import torch
 
+from isnet_bench import allocator, measuring, methods, studies
 from isnet_bench import config as configuration
-from isnet_bench import measuring, methods, studies
 from isnet_bench.errors import BenchError
 from isnet_bench.runs import device_of
 
@@ -87,6 +87,8 @@ def settings(pytestconfig):
 def device(pytestconfig):
     # What is imported stays; without it, the collections between the cases are quick.
     gc.freeze()
+    # As in a training.
+    allocator.keep_memory()
     device = _device(pytestconfig)
     # The first convolution on a GPU loads libraries for seconds, which no case is to pay for.
     torch.nn.functional.conv2d(torch.zeros(1, 1, 8, 8, device=device), torch.zeros(1, 1, 3, 3, device=device))

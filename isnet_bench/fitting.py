@@ -21,7 +21,7 @@ from lightning.pytorch.plugins.environments import LightningEnvironment
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler, TensorDataset
 
-from isnet_bench import methods
+from isnet_bench import allocator, methods
 from isnet_bench.data import Split
 from isnet_bench.errors import BenchError
 from isnet_bench.runs import Settings
@@ -100,6 +100,7 @@ def fit(
     BenchError
         If a loss or a gradient is not finite.
     """
+    allocator.keep_memory()
     batches = SeededBatches(len(train.labels), settings.batch_size, seed)
     loop = Loop(module, settings, seed=seed, name=name, identity=identity, steps=settings.epochs * len(batches))
     bar = sys.stdout.isatty()
