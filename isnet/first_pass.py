@@ -51,6 +51,7 @@ class FirstPass(BatchStatistics):
         self._chosen, self._last = chosen.to(device), int(chosen.max())
         self._outputs: list[_Output] = []
         self._state: list[Tensor] = []
+        self._in_autocast = False
 
     def __enter__(self) -> Self:
         self._state = self._random_state()
@@ -59,7 +60,7 @@ class FirstPass(BatchStatistics):
     def __exit__(self, *error: object) -> None:
         super().__exit__(*error)
         drawn = any(not torch.equal(*pair) for pair in zip(self._state, self._random_state(), strict=True))
-        if drawn or torch.is_autocast_enabled(self._chosen.device.type):
+        if drawn or self._in_autocast:
             self._outputs = []
 
     def __torch_function__(
@@ -69,6 +70,7 @@ class FirstPass(BatchStatistics):
         if func in _LAYERS:
             # A copy of these rows, since the network may overwrite the output.
             rows = out.index_select(0, self._chosen) if len(out) > self._last else None
+            self._in_autocast |= torch.is_autocast_enabled(out.device.type)
             self._outputs.append(_Output(_weight(func, args, kwargs or {}), rows))
         return out
 

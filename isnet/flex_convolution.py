@@ -126,8 +126,11 @@ class _InputGradient(Function):
             return (None,) * 4
         grad, weight = ctx.saved_tensors
         of_grad, of_weight = ctx.needs_input_grad[:2]
-        convolve = _convolve_by_matrix_product if _few_rows(grad, ctx.geometry) else _convolve
-        found_grad = convolve(tangent, weight, None, ctx.geometry) if of_grad else None
+        found_grad = None
+        if of_grad and _few_rows(grad, ctx.geometry):
+            found_grad = _convolve_by_matrix_product(tangent, weight, grad.shape, ctx.geometry)
+        elif of_grad:
+            found_grad = _convolve(tangent, weight, None, ctx.geometry)
         found_weight = _weight_gradient(tangent, grad, weight, ctx.geometry) if of_weight else None
         return found_grad, found_weight, None, None
 
@@ -176,13 +179,10 @@ def _few_rows(grad: Tensor, geometry: _Geometry) -> bool:
     return _plain_on_cpu(grad, geometry) and len(grad) * grad.shape[2] * grad.shape[3] <= _FEW_ROWS
 
 
-def _convolve_by_matrix_product(x: Tensor, weight: Tensor, bias: None, geometry: _Geometry) -> Tensor:
+def _convolve_by_matrix_product(x: Tensor, weight: Tensor, shape: torch.Size, geometry: _Geometry) -> Tensor:
     stride, padding, dilation, _ = geometry
-    spans = (step * (size - 1) + 1 for step, size in zip(dilation, weight.shape[2:], strict=True))
-    steps = zip(x.shape[2:], padding, spans, stride, strict=True)
-    size = [(length + 2 * pad - span) // step + 1 for length, pad, span, step in steps]
     windows = F.unfold(x, weight.shape[2:], dilation, padding, stride).transpose(0, 1).flatten(1)
-    return (weight.flatten(1) @ windows).view(len(weight), len(x), *size).transpose(0, 1)
+    return (weight.flatten(1) @ windows).view(len(weight), len(x), *shape[2:]).transpose(0, 1)
 
 
 def _input_gradient_by_matrix_product(grad: Tensor, weight: Tensor, x: Tensor, geometry: _Geometry) -> Tensor:

@@ -54,7 +54,7 @@ class _Fused:
         bias = self.layer.bias
         if self.scale is not None:
             bias = self.shift if bias is None else bias * self.scale + self.shift
-        return bias if bias is None or isinstance(self.layer, Linear) else per_channel(bias, ndim)
+        return _own_bias(replace(self.layer, bias=bias), ndim)
 
 
 class _PositiveWeight(Function):

@@ -75,12 +75,26 @@ def test_an_isnet_with_dropout_trains_on_a_part_of_the_heatmaps(variant: type) -
     assert all(parameter.grad.isfinite().all() for parameter in network.parameters())
 
 
-def test_outputs_are_not_kept_under_autocast() -> None:
+class _InsideAutocast(nn.Module):
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return self.network(images)
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_outputs_are_not_kept_under_autocast(inside: bool) -> None:
     network, images = make("residual", dtype=torch.float32), pixels(4, 3, 8, 8, dtype=torch.float32)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        with isnet.FirstPass(torch.tensor([1]), images.device) as first:
+    network, chosen = _InsideAutocast(network) if inside else network, torch.tensor([1])
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=not inside):
+        with isnet.FirstPass(chosen, images.device) as first:
             network(images)
         assert not first.reusable
+        explained = isnet.LRPFlex(network)(images[chosen], isnet.JointLogits(), first)
+    assert explained.relevance.isfinite().all()
 
 
 def test_a_layer_that_reads_a_constant_as_well_is_not_mistaken() -> None:

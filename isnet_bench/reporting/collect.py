@@ -86,8 +86,8 @@ class Runs:
 
     ``frame`` has one row per method, seed and test set, methods in the order of the figures, with the columns
     method, label, seed, set, those of `SCORES`, low and high (95 % interval of `score` over test images; NaN: none),
-    background_relevance (NaN: none), background_area, prediction_changes
-    (fractions of 1), images, per_class, confusion and train_seconds. ``sets`` are the test sets in the order in which
+    background_relevance (NaN: none), background_area, prediction_changes (fractions of 1), images, per_class,
+    confusion and train_seconds. ``sets`` are the test sets in the order in which
     the data set declares them; ``score`` is the one of `SCORES` that tables for people and figures show;
     ``explainers`` has the name of what explained each method; ``gallery`` are the methods whose heatmaps are drawn, and
     ``gallery_set`` is the test set of which they are;
