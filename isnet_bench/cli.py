@@ -121,6 +121,13 @@ def _evaluate(args: argparse.Namespace, config: dict[str, Any]) -> None:
     evaluation.evaluate(config, args.experiment, args.method, args.seed, folder, run)
 
 
+def _mediate(args: argparse.Namespace, config: dict[str, Any]) -> None:
+    from isnet_bench import evaluation
+
+    folder, run = _prepared(args, config), args.run or _run_folder(args, config)
+    evaluation.mediate(config, args.experiment, args.method, args.seed, folder, run)
+
+
 def _tune(args: argparse.Namespace, config: dict[str, Any]) -> None:
     from isnet_bench import tuning
 
@@ -295,6 +302,10 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--out", type=Path, help="folder (default: RESULTS/EXPERIMENT/METHOD/seedK)")
 
     verb = _verb(verbs, "evaluate", _evaluate, "test a trained network: accuracies and background relevance")
+    _add_run(verb)
+    verb.add_argument("--run", type=Path, help="folder of the training (default: RESULTS/EXPERIMENT/METHOD/seedK)")
+
+    verb = _verb(verbs, "mediate", _mediate, "find the units by which the background changes predictions")
     _add_run(verb)
     verb.add_argument("--run", type=Path, help="folder of the training (default: RESULTS/EXPERIMENT/METHOD/seedK)")
 

@@ -28,6 +28,7 @@ STAGES = [
     (tuning, "select"),
     (training, "train"),
     (evaluation, "evaluate"),
+    (evaluation, "mediate"),
     (timing, "run"),
     (timing, "table"),
     (tables, "write"),
@@ -86,6 +87,7 @@ RUN = ["--experiment", "mnist", "--method", "stochastic_isnet", "--seed", "3"]
             ["out/data/mnist", "out/mnist/stochastic_isnet/seed3", f"out/mnist/range/{RANGE_ID}/seed3.json"],
         ),
         (["evaluate", *RUN], "evaluation.evaluate", ["out/data/mnist", "out/mnist/stochastic_isnet/seed3"]),
+        (["mediate", *RUN], "evaluation.mediate", ["out/data/mnist", "out/mnist/stochastic_isnet/seed3"]),
         (["tune"], "tuning.select", ["out", "out/tables/tuning"]),
         (["time"], "timing.table", ["out/timing/training_step.json", "out/tables/timing.csv"]),
         (["tables", "--experiment", "mnist"], "reporting.tables.write", ["out", "out/tables/mnist"]),
@@ -195,5 +197,5 @@ def test_module_runs_and_names_its_verbs():
     run = subprocess.run(
         [sys.executable, "-m", "isnet_bench", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    for verb in ("prepare", "range", "train", "evaluate", "study", "time", "tables", "figures"):
+    for verb in ("prepare", "range", "train", "evaluate", "mediate", "study", "time", "tables", "figures"):
         assert f"    {verb} " in run.stdout

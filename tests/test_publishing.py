@@ -79,6 +79,19 @@ def test_a_snapshot_holds_the_evidence_and_nothing_else(config, finished, tmp_pa
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_mediation_is_published_where_it_was_asked_for(config, finished, tmp_path):
+    table = finished / "mnist/resnet/seed1/mediation.csv"
+    _write(table, "change,images\nmark added,3\n")
+    publishing.publish(config, TEXT, finished, tmp_path / "out")
+    copy = tmp_path / "out/mnist/resnet/seed1/mediation.csv"
+    assert copy.read_text() == table.read_text()
+    assert len([name for name in _files(tmp_path / "out") if "mediation" in name]) == 1
+    table.unlink()
+    publishing.publish(config, TEXT, finished, tmp_path / "out")
+    assert not copy.exists()
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_predictions_are_the_same_in_a_few_kilobytes(config, finished, tmp_path):
     publishing.publish(config, TEXT, finished, tmp_path / "out")
     path = predictions_path(tmp_path / "out", "resnet", 1)

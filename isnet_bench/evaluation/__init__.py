@@ -1,23 +1,30 @@
-"""Evaluates a trained network: how right it is on each test set, and how much it looks at the background."""
+"""Evaluates a trained network: how right it is on each test set, how much it looks at the background, and by what."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import torch
+from torch import nn
 
 from isnet_bench import config as configuration
 from isnet_bench import data as datasets
 from isnet_bench import fields, methods
+from isnet_bench.errors import BenchError
+from isnet_bench.evaluation.mediation import mediation
 from isnet_bench.evaluation.metrics import classification
 from isnet_bench.evaluation.relevance import Examination, examine, explainer, spread
 from isnet_bench.files import replacing, write_json
 from isnet_bench.runs import Settings, device_of, load_weights, read_record
 
-__all__ = ["evaluate"]
+__all__ = ["evaluate", "mediate"]
+
+log = logging.getLogger(__name__)
 
 
 def evaluate(config: dict[str, Any], experiment: str, method: str, seed: int, data: Path, run: Path) -> None:
@@ -45,29 +52,22 @@ def evaluate(config: dict[str, Any], experiment: str, method: str, seed: int, da
     BenchError
         If the run is missing, damaged or was made with other data.
     """
-    data, run = Path(data), Path(run)
-    entry = configuration.method_entry(config, experiment, method)
-    info = datasets.info(data)
-    record = read_record(run, info)
-    task = methods.task(config["experiments"][experiment]["backbone"], info)
-    network = methods.classifier(methods.build(entry, task, record["range"]))
-    load_weights(network, run)
-    settings = fields.fill(Settings, entry.training)
-    batch_size, device = settings.val_batch_size or settings.batch_size, device_of(config)
-    splits = {name: datasets.load(data, name) for name in info["test_sets"]}
-    shown = {name: spread(split.labels.numpy()) for name, split in splits.items()}
-    explained = explainer(network.to(device).eval(), next(iter(splits.values())).images[:2].to(device))
-    found = {name: examine(explained, split, shown[name], batch_size, device) for name, split in splits.items()}
+    run = Path(run)
+    trained = _trained(config, experiment, method, Path(data), run)
+    info, batch_size, device = trained.info, trained.batch_size, trained.device
+    shown = {name: spread(split.labels.numpy()) for name, split in trained.splits.items()}
+    explained = explainer(trained.network, next(iter(trained.splits.values())).images[:2].to(device))
+    found = {name: examine(explained, split, shown[name], batch_size, device) for name, split in trained.splits.items()}
     metrics = {
         "data": info["title"],
         "stand_in": info["stand_in"],
         "method": method,
-        "label": entry.label,
+        "label": configuration.method_entry(config, experiment, method).label,
         "seed": seed,
         "explainer": explained.name,
         "sets": {name: _metrics(examination) for name, examination in found.items()},
         **_changes(info["background_changes"], {name: one.probabilities.argmax(1) for name, one in found.items()}),
-        "train_seconds": record["train_seconds"],
+        "train_seconds": trained.record["train_seconds"],
     }
     with replacing(run / "predictions.parquet") as temporary:
         pd.concat([_predictions(name, examination) for name, examination in found.items()]).to_parquet(
@@ -83,6 +83,57 @@ def evaluate(config: dict[str, Any], experiment: str, method: str, seed: int, da
             },
         )
     write_json(run / "metrics.json", metrics)
+
+
+def mediate(config: dict[str, Any], experiment: str, method: str, seed: int, data: Path, run: Path) -> None:
+    """Find the units by which the background changes a run's predictions; write ``mediation.csv``.
+
+    Its columns: change (of the background, by the name that the data set gives it), images (those whose prediction
+    differs), and those of `isnet_bench.evaluation.mediation.mediation`. Parameters and errors are `evaluate`'s;
+    moreover it raises BenchError where no test sets differ in the background alone, and for a network without ReLU.
+    """
+    run = Path(run)
+    trained = _trained(config, experiment, method, Path(data), run)
+    if not trained.info["background_changes"]:
+        raise BenchError(f"experiment {experiment} has no test sets that differ in the background alone")
+    tables = []
+    for change, sets in trained.info["background_changes"].items():
+        before, after = (trained.splits[name] for name in sets)
+        try:
+            table, images = mediation(trained.network, before, after, trained.batch_size, trained.device)
+        except ValueError as error:
+            raise BenchError(f"the network of row {method}: {error}") from error
+        table.insert(0, "images", images)
+        table.insert(0, "change", change)
+        tables.append(table)
+        log.info("%s: %d of %d predictions change", change, images, len(before.labels))
+    with replacing(run / "mediation.csv") as temporary:
+        pd.concat(tables).to_csv(temporary, index=False, float_format="%.4f")
+
+
+class _Trained(NamedTuple):
+    """A trained network, and what it is tested on."""
+
+    info: dict[str, Any]
+    record: dict[str, Any]
+    network: nn.Module
+    splits: dict[str, datasets.Split]
+    batch_size: int
+    device: torch.device
+
+
+def _trained(config: dict[str, Any], experiment: str, method: str, data: Path, run: Path) -> _Trained:
+    entry = configuration.method_entry(config, experiment, method)
+    info = datasets.info(data)
+    record = read_record(run, info)
+    task = methods.task(config["experiments"][experiment]["backbone"], info)
+    network = methods.classifier(methods.build(entry, task, record["range"]))
+    load_weights(network, run)
+    settings = fields.fill(Settings, entry.training)
+    splits = {name: datasets.load(data, name) for name in info["test_sets"]}
+    device = device_of(config)
+    batch_size = settings.val_batch_size or settings.batch_size
+    return _Trained(info, record, network.to(device).eval(), splits, batch_size, device)
 
 
 def _metrics(found: Examination) -> dict[str, Any]:

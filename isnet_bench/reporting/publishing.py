@@ -24,7 +24,8 @@ log = logging.getLogger(__name__)
 _RECORDS = ("run.json", "history.csv")
 _LARGEST_MB = 10
 # Beside the records; of these, what a snapshot no longer has is removed from it.
-_EVIDENCE = ("metrics.json", "predictions.parquet", "heatmaps.npz")
+_ON_DEMAND = "mediation.csv"
+_EVIDENCE = ("metrics.json", "predictions.parquet", "heatmaps.npz", _ON_DEMAND)
 
 
 def publish(config: dict[str, Any], text: str, results: Path, out: Path) -> None:
@@ -33,8 +34,9 @@ def publish(config: dict[str, Any], text: str, results: Path, out: Path) -> None
     It holds the configuration (``config.yaml``), of each run its record, history, metrics and predictions (set, index,
     label, prediction), relevance ranges, measured times, what the data are (``data.json``), of the first seed of each
     row of the gallery the heatmaps that are drawn, and the tables and figures, drawn from just that. Images are
-    published only where `permitted`. Records of tuning, of finished studies and of the segmentation are added where
-    they are in `results`. A snapshot of the same experiments that is there already is replaced.
+    published only where `permitted`. Tables of mediation, and records of tuning, of finished studies and of the
+    segmentation are added where they are in `results`. A snapshot of the same experiments that is there already is
+    replaced.
 
     Parameters
     ----------
@@ -169,9 +171,16 @@ def _copy_runs(runs: collect.Runs, results: Path, out: Path) -> Iterator[Path]:
     for row in runs.looks:
         for seed in runs.seeds:
             source, target = (collect.folder(root, runs.experiment, row, seed) for root in (results, out))
-            for name in (*_RECORDS, "metrics.json"):
+            for name in _evidence_of(source):
                 _copy(source / name, target / name)
                 yield target / name
+
+
+def _evidence_of(run: Path) -> Iterator[str]:
+    """Files of a run that a snapshot has as they are."""
+    yield from (*_RECORDS, "metrics.json")
+    if (run / _ON_DEMAND).is_file():
+        yield _ON_DEMAND
 
 
 def _copy_ranges(experiment: str, results: Path, out: Path) -> Iterator[Path]:
@@ -194,7 +203,7 @@ def _copy_rest(config: dict[str, Any], results: Path, out: Path) -> None:
         _remove_others(out / tuned, kept)
     for study in outputs.finished_studies(config, results):
         runs = [folder.relative_to(results) for folder in variations.folders(config, study, results)]
-        kept = {run / name for run in runs for name in (*_RECORDS, "metrics.json")}
+        kept = {run / name for run in runs for name in _evidence_of(results / run)}
         for path in sorted(kept):
             _copy(results / path, out / path)
         for experiment in {run.parts[0] for run in runs}:

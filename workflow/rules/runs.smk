@@ -117,3 +117,31 @@ rule evaluate:
         "OMP_NUM_THREADS={threads} python -m isnet_bench evaluate --config {params.config:q}"
         " --experiment {wildcards.experiment} --method {wildcards.method} --seed {wildcards.seed}"
         " --data {input.data} --run {params.run} > {log} 2>&1"
+
+
+# On demand, by the name of its file: docs/reporting.md.
+rule mediation:
+    input:
+        data=rules.prepare.output,
+        weights=rules.train.output.weights,
+        run=rules.train.output.run,
+    output:
+        f"{RUN}/mediation.csv",
+    log:
+        f"{RUN_LOGS}/mediation.log",
+    benchmark:
+        f"{RUN_BENCHMARKS}/mediation.tsv"
+    params:
+        config=of_method("evaluate"),
+        run=subpath(input.weights, parent=True),
+    threads: 1
+    resources:
+        mem_mb=6000,
+        runtime=120,
+        gpu=GPUS,
+    conda:
+        ENVIRONMENT
+    shell:
+        "OMP_NUM_THREADS={threads} python -m isnet_bench mediate --config {params.config:q}"
+        " --experiment {wildcards.experiment} --method {wildcards.method} --seed {wildcards.seed}"
+        " --data {input.data} --run {params.run} > {log} 2>&1"
