@@ -169,7 +169,32 @@ def test_the_score_is_that_of_the_experiment(config, results):
     assert table["mean"][0] == pytest.approx(0.25)
 
 
-def test_a_single_seed_has_no_spread(config, results, drawn):
+def test_a_single_seed_has_the_interval_over_its_images(config, results, drawn):
+    config["studies"]["strength"]["seeds"] = [1]
+    for path in results.glob("strength_*/*/seed1/metrics.json"):
+        metrics = json.loads(path.read_text())
+        for name, values in metrics["sets"].items():
+            values["accuracy_interval"] = [
+                values["accuracy"] - 0.03,
+                values["accuracy"] + 0.01 * (1 + SETS.index(name)),
+            ]
+        path.write_text(json.dumps(metrics))
+    table = _table(config, results, "strength")
+    np.testing.assert_allclose(table["mean"] - table["low"], 0.03, atol=1e-6)
+    np.testing.assert_allclose(table["high"] - table["mean"], 0.01 * (1 + table["set"].map(SETS.index)), atol=1e-6)
+    assert table[["std", "train_seconds_low", "train_seconds_high"]].isna().all(axis=None)
+    variation_figures.draw(config, "strength", results, results / "x")
+    assert "1 seed; bars: 95 % interval over test images; dotted" in drawn[0].get_suptitle()
+
+
+def test_several_seeds_have_the_interval_over_seeds_whatever_their_images_say(config, results):
+    before = _table(config, results, "strength")
+    for path in results.glob("strength_*/*/seed*/metrics.json"):
+        path.write_text(path.read_text().replace('"accuracy":', '"accuracy_interval": [0.0, 1.0], "accuracy":'))
+    pd.testing.assert_frame_equal(before, _table(config, results, "strength"))
+
+
+def test_a_single_seed_without_intervals_has_no_spread(config, results, drawn):
     config["studies"]["strength"]["seeds"] = [1]
     table = _table(config, results, "strength")
     assert table[["std", "low", "high", "train_seconds_std"]].isna().all(axis=None)

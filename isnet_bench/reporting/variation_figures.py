@@ -1,4 +1,4 @@
-"""The figure of a study: a panel for each test set, the varied setting on the x axis, intervals over seeds."""
+"""The figure of a study: a panel for each test set, the varied setting on the x axis, and intervals."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SPREAD = 0.6
 
 
 def draw(config: dict[str, Any], study: str, results: Path, out: Path) -> None:
-    """Score of each row against the first varied setting: mean and 95 % t interval over seeds.
+    """Score of each row against the first varied setting: mean and 95 % t interval over seeds, or images for one seed.
 
     Numbers are joined by lines; values of other kinds stand beside each other. Each value of the second varied setting
     has a row of panels. Raises what `isnet_bench.reporting.variations.outcome` raises.
@@ -136,6 +136,8 @@ def _limits(table: pd.DataFrame) -> tuple[tuple[float, float], tuple[float, floa
 
 
 def _how(found: Outcome, lowest: float) -> str:
-    bars = "" if len(found.seeds) == 1 else "; bars: 95 % t interval over seeds"
+    bars = "; bars: 95 % t interval over seeds"
+    if len(found.seeds) == 1:
+        bars = "; bars: 95 % interval over test images" if found.frame["low"].notna().any() else ""
     dotted = "; dotted: one over the number of classes" if lowest < 100 / found.classes else ""
     return f"{found.repeats}{bars}{dotted}"

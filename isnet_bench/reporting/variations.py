@@ -103,7 +103,8 @@ def outcome(config: dict[str, Any], study: str, results: Path) -> Outcome:
         known |= {"label": labels[cell.source], "method": cell.source}
         frames.append(frame[frame["method"] == cell.row].assign(**known))
     settings = [variation.setting for variation in varied]
-    columns = [*settings, "method", "label", "seed", "set", "score", "background_relevance", "train_seconds"]
+    measured = ["score", "low", "high", "background_relevance", "train_seconds"]
+    columns = [*settings, "method", "label", "seed", "set", *measured]
     frame = pd.concat(frames).rename(columns={first.score: "score"})[columns]
     return Outcome(
         study=study,
@@ -149,9 +150,10 @@ def summary(found: Outcome) -> pd.DataFrame:
     """One row per combination of values, row and test set, in the order of `Outcome.frame`.
 
     Columns: the setting of each variation (the place of its value), method, label, set, metric, seeds; mean, std
-    (sample standard deviation, ddof = 1), low and high (95 % t interval of the mean over seeds) of the score, a
-    fraction of 1; the same of the training seconds (train_seconds_…); background_relevance_mean and _std; data,
-    stand_in. A single seed has neither std nor interval; where a run has no background relevance, its mean has none.
+    (sample standard deviation, ddof = 1), low and high (95 % t interval of the mean over seeds; of a single seed its
+    interval over test images) of the score, a fraction of 1; the same of the training seconds (train_seconds_…), which
+    a single seed has no interval of; background_relevance_mean and _std; data, stand_in. A single seed has no std;
+    where a run has no background relevance, its mean has none.
     """
     keys = [*found.settings, "method", "label", "set"]
     rows = []
@@ -162,7 +164,7 @@ def summary(found: Outcome) -> pd.DataFrame:
                 **dict(zip(keys, key, strict=True)),
                 "metric": found.score,
                 "seeds": len(group),
-                **_measured(group["score"], ""),
+                **(_measured(group["score"], "") | _over_images(group)),
                 **_measured(group["train_seconds"], "train_seconds_"),
                 # skipna: a mean over some of the seeds must not pass for one over all of them.
                 "background_relevance_mean": relevance.mean(skipna=False),
@@ -176,6 +178,10 @@ def _measured(values: pd.Series, prefix: str) -> dict[str, float]:
     interval = statistics.seed_interval(values)
     measured = {"mean": interval.value, "std": values.std(), "low": interval.low, "high": interval.high}
     return {f"{prefix}{name}": value for name, value in measured.items()}
+
+
+def _over_images(group: pd.DataFrame) -> dict[str, float]:
+    return {name: group[name].item() for name in ("low", "high")} if len(group) == 1 else {}
 
 
 def readable(table: pd.DataFrame, found: Outcome) -> pd.DataFrame:
