@@ -29,7 +29,8 @@ class Outcome:
     ``frame`` has one row per combination of values, row, seed and test set, in the order of the configuration and of
     the figures. Its columns: the setting of each variation (the place of the value in the configuration), method
     (the row that takes part), label, seed, set, score (fraction of 1), low and high (its 95 % interval over test
-    images; NaN: none), background_relevance (NaN: none) and train_seconds. ``score`` is one of `isnet_bench.reporting.collect.SCORES`.
+    images; NaN: none), background_relevance (NaN: none) and train_seconds. ``score`` is one of
+    `isnet_bench.reporting.collect.SCORES`.
     """
 
     study: str
