@@ -302,12 +302,10 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--out", type=Path, help="folder (default: RESULTS/EXPERIMENT/METHOD/seedK)")
 
     verb = _verb(verbs, "evaluate", _evaluate, "test a trained network: accuracies and background relevance")
-    _add_run(verb)
-    verb.add_argument("--run", type=Path, help="folder of the training (default: RESULTS/EXPERIMENT/METHOD/seedK)")
+    _add_trained(verb)
 
     verb = _verb(verbs, "mediate", _mediate, "find the units by which the background changes predictions")
-    _add_run(verb)
-    verb.add_argument("--run", type=Path, help="folder of the training (default: RESULTS/EXPERIMENT/METHOD/seedK)")
+    _add_trained(verb)
 
     verb = _verb(verbs, "tune", _tune, "choose among the trained candidates of each method, by validation images alone")
     _add_report(verb, "RESULTS/tables/tuning")
@@ -383,6 +381,11 @@ def _add_run(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--data", type=Path, help="folder of `prepare` (default: RESULTS/data/EXPERIMENT, made if missing)"
     )
+
+
+def _add_trained(verb: argparse.ArgumentParser) -> None:
+    _add_run(verb)
+    verb.add_argument("--run", type=Path, help="folder of the training (default: RESULTS/EXPERIMENT/METHOD/seedK)")
 
 
 def _add_study(verb: argparse.ArgumentParser) -> None:

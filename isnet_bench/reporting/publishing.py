@@ -23,8 +23,8 @@ log = logging.getLogger(__name__)
 
 _RECORDS = ("run.json", "history.csv")
 _LARGEST_MB = 10
-# Beside the records; of these, what a snapshot no longer has is removed from it.
 _ON_DEMAND = "mediation.csv"
+# Beside the records; of these, what a snapshot no longer has is removed from it.
 _EVIDENCE = ("metrics.json", "predictions.parquet", "heatmaps.npz", _ON_DEMAND)
 
 
