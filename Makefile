@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 RUN := PATH="$(abspath $(VENV))/bin:$$PATH"
 SNAKEMAKE := $(RUN) snakemake --cores $(CORES)
 
-.PHONY: reproduce smoke test bench tune figures report publish lint environment clean distclean help
+.PHONY: reproduce smoke test test-fast bench tune figures report publish lint schema environment clean distclean help
 .DELETE_ON_ERROR:
 
 reproduce: $(READY)  ## everything of CONFIG (default: config/config.yaml)
@@ -22,14 +22,17 @@ smoke: $(READY)  ## every rule and method, tiny: a first look in minutes
 test: $(READY)  ## the tests
 	$(RUN) OMP_NUM_THREADS=1 python -m pytest -n 2
 
+test-fast: $(READY)  ## the tests that take no more than a few seconds each
+	$(RUN) OMP_NUM_THREADS=1 python -m pytest -n 2 -m "not slow"
+
 bench: $(READY)  ## measure the training time again
-	$(SNAKEMAKE) bench --configfile $(CONFIG) --forcerun timing
+	$(SNAKEMAKE) bench --configfile $(CONFIG) --forcerun time
 
 tune: $(READY)  ## choose the hyper-parameters again, by iid validation images alone
-	$(SNAKEMAKE) tune --configfile $(CONFIG)
+	$(SNAKEMAKE) tuning --configfile $(CONFIG)
 
 figures: $(READY)  ## every table and figure of results/published again, from its numbers alone
-	$(RUN) && export OMP_NUM_THREADS=1 && find $(PUBLISHED) -name config.yaml | sort -r | xargs -P 4 -I@ \
+	$(RUN) && export OMP_NUM_THREADS=1 && find $(PUBLISHED) -name config.yaml | sort | xargs -I@ \
 	  sh -c 'python -m isnet_bench redraw --config @ --results "$$(dirname @)"'
 
 report: $(READY)  ## one page with every table and figure of CONFIG's finished runs, RESULTS/report.html
@@ -39,9 +42,13 @@ report: $(READY)  ## one page with every table and figure of CONFIG's finished r
 publish: $(READY)  ## put the finished runs of CONFIG, in short, into results/published
 	$(RUN) OMP_NUM_THREADS=1 python -m isnet_bench publish --config $(CONFIG) --results $(RESULTS) --out $(PUBLISHED)
 
-lint: $(READY)  ## ruff and snakemake --lint
+lint: $(READY)  ## ruff, mypy (the library) and snakemake --lint
 	$(RUN) ruff check .
+	$(RUN) mypy
 	$(RUN) snakemake --lint
+
+schema: $(READY)  ## write the configuration's JSON Schema and the catalogue of methods and data sets again
+	$(RUN) python -m isnet_bench schema
 
 environment: $(READY)  ## only the virtual environment
 
@@ -53,7 +60,7 @@ distclean: clean  ## remove the environment too
 	rm -rf $(VENV) *.egg-info
 
 help:
-	@sed -n 's/^\([a-z]*\):.*##/  make \1 \t/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*##/  make \1 \t/p' Makefile
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
@@ -62,6 +69,6 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(VENV)
 	@echo "Installing the packages pinned in constraints.txt (some minutes, a few GB where torch comes with CUDA) ..."
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
-	  --constraint constraints.txt --editable '.[workflow,test]'
+	  --constraint constraints.txt --editable '.[bench,workflow,test]'
 	@touch $@
 	@echo "The environment is ready."

@@ -1,3 +1,5 @@
 """The methods with which the ISNets are compared: one module each, which defines ``METHOD``."""
 
-import isnet  # noqa: F401  (before anything that imports torchvision, see isnet._compat)
+from isnet_bench.io import torchvision_shim
+
+torchvision_shim.ensure()

@@ -6,19 +6,14 @@ Salient Regions in Medical Images", Medical Image Analysis 53, 2019.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
-
+from pydantic import PositiveFloat, PositiveInt
+from pydantic.dataclasses import dataclass
 from torch import Tensor, cat, nn
 from torch.nn import functional as F
 
-from baselines import checks
 from baselines.base import Losses, Method, Task
 from baselines.blocks import convolution, halvings, stem
 from baselines.classifier import Classifier
-
-__all__ = ["METHOD", "AGSononet", "AttentionGate", "Hyperparameters"]
 
 _FINEST_GATED = 14
 _TINY = 1e-8
@@ -28,31 +23,19 @@ _TINY = 1e-8
 class Hyperparameters:
     """Of the gated network.
 
-    Attributes
-    ----------
-    width : int
-        Channels of the stem; the gated stages have twice and four times as many, the last as many as the second.
-    auxiliary_weight : float
-        Of the cross-entropy of each scale's own classifier (deep supervision).
+    The stem has `width` channels, the gated stages twice and four times as many, the last as many as the second.
+    `auxiliary_weight` is that of the cross-entropy of each scale's own classifier (deep supervision).
     """
 
-    width: int = 8
-    auxiliary_weight: float = 0.1
-
-    def __post_init__(self) -> None:
-        checks.at_least(1, width=self.width)
-        checks.positive(auxiliary_weight=self.auxiliary_weight)
+    width: PositiveInt = 8
+    auxiliary_weight: PositiveFloat = 0.1
 
 
 class AttentionGate(nn.Module):
     """Pool features at the positions that the coarser, more abstract gating signal finds compatible.
 
-    Compatibility is ``psi ReLU(theta x + phi g)``; less its minimum, and divided by its sum, it is the attention.
-
-    Parameters
-    ----------
-    channels, gating_channels, inner : int
-        Channels of the features x, of the gating signal g, and of their sum.
+    Compatibility is ``psi ReLU(theta x + phi g)``, of `inner` channels; less its minimum, and divided by its sum, it is
+    the attention.
     """
 
     def __init__(self, channels: int, gating_channels: int, inner: int) -> None:
@@ -115,8 +98,4 @@ class AGSononet(Classifier):
         return [*gated, gating.mean((2, 3))]
 
 
-def _build(task: Task, hyperparameters: Hyperparameters, ranges: Mapping[str, Any] | None) -> AGSononet:
-    return AGSononet(task, hyperparameters)
-
-
-METHOD = Method("ag_sononet", "Attention-gated Sononet", Hyperparameters, _build)
+METHOD = Method("ag_sononet", "Attention-gated Sononet", Hyperparameters, AGSononet, explainer="gradient_input")

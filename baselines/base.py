@@ -1,35 +1,31 @@
-"""What a module of this package must say of its method."""
+"""What a method is to the benchmark: all that is asked of it is declared in `Method`, and nothing is guessed.
+
+A method's module has ``forward(images) -> logits (N, classes)`` and ``training_loss(images, masks, labels) -> Losses``,
+whose parts have the same names in every batch, and which is also called in evaluation mode, for validation. Masks are
+(N, 1, H, W) with 1 = foreground. **The mask of an image without one is NaN everywhere**: such an image takes part in
+classification alone, which `of_masked` sees to.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import pydantic
 from torch import Tensor, nn
 
 from isnet import Losses
 
-__all__ = ["Explained", "Losses", "Method", "Task"]
-
-
-def _never(params: Mapping[str, Any]) -> bool:
-    return False
+__all__ = ["Losses", "Method", "NoHyperparameters", "Range", "Task", "Visible", "of_masked", "with_mask"]
 
 
 @dataclass(frozen=True)
 class Task:
     """What a method is to learn, and with which backbone.
 
-    Attributes
-    ----------
-    make_backbone : callable
-        Makes a new classifier with random weights: images (N, channels, image_size, image_size) to logits (N,
-        classes).
-    classes, channels, image_size : int
-        Number of classes, and form of the images.
-    class_weights : Tensor or None
-        Weights of the cross-entropy, shape (classes,).
+    ``make_backbone()`` makes a new classifier with random weights: images (N, channels, image_size, image_size) to
+    logits (N, classes). `class_weights`, shape (classes,), are those of the cross-entropy; None: all 1.
     """
 
     make_backbone: Callable[[], nn.Module]
@@ -40,26 +36,49 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Explained:
-    """What a method explains, so that the natural range of its heatmaps can be measured on an ordinary
-    classifier.
+class Range:
+    """The natural range [C1, C2] of heatmaps, which is measured on an ordinary classifier before a method is built.
 
     Attributes
     ----------
-    name : str
-        Methods that explain the same thing have the same name and share the measured range.
     totals : callable
-        ``totals(classifier, images)`` maps ``"input"``, and each supervised layer, to the total absolute
-        relevance sum|R| of each image, shape (N, ranges): one column for each range that is to be told apart.
+        ``totals(hyperparameters, classifier, images)`` maps ``"input"``, and each supervised layer, to the total
+        absolute relevance sum|R| of each image, shape (N, ranges): one column for each range that is to be told apart.
+    fields : tuple of str
+        Hyper-parameters on which the totals depend: rows of one method that agree in them share a range.
+    measured : tuple of str
+        Hyper-parameters that the range stands in for where they are "auto".
     """
 
-    name: str
-    totals: Callable[[nn.Module, Tensor], Mapping[str, Tensor]]
+    totals: Callable[[Any, nn.Module, Tensor], Mapping[str, Tensor]]
+    fields: tuple[str, ...] = ()
+    measured: tuple[str, ...] = ("c1", "c2")
+
+    def needed(self, hyperparameters: Any) -> bool:
+        """Say whether these hyper-parameters leave the range open."""
+        return any(getattr(hyperparameters, name) == "auto" for name in self.measured)
+
+
+@dataclass(frozen=True)
+class Visible:
+    """How a method hides a part of each image from its own classifier, where the hidden part has no relevance.
+
+    `classifier` is the name of the submodule that sees the rest; ``part(module, images, masks)`` says where it sees
+    images, 1 = visible, shape (N, 1, H, W).
+    """
+
+    classifier: str
+    part: Callable[[nn.Module, Tensor, Tensor], Tensor]
+
+
+@pydantic.dataclasses.dataclass(frozen=True)
+class NoHyperparameters:
+    """Of methods that have none of their own."""
 
 
 @dataclass(frozen=True)
 class Method:
-    """A method: what the benchmark must know to configure, build and name it.
+    """A method: what the benchmark must know to configure, build, explain and name it.
 
     Attributes
     ----------
@@ -68,29 +87,62 @@ class Method:
     label : str
         Its name in tables and figures.
     hyperparameters : type
-        Frozen dataclass, all of whose fields have defaults. Its ``__post_init__`` raises ValueError, saying
-        which field is wrong and which values it may have.
-    build : callable
-        ``build(task, hyperparameters, ranges) -> nn.Module``; ``ranges`` is what the verb `range` measured,
-        or None. The module has ``forward(images) -> logits`` and ``training_loss(images, masks, labels) ->
-        Losses``, whose parts have the same names in every batch, and which is also called in evaluation mode,
-        for validation. If it has an attribute ``backbone``, then that alone is what the method is after
-        training: only its weights are kept, and ``forward`` gives its logits.
-    needs_range : callable
-        Whether ``build`` needs ``ranges``, given the hyper-parameters that differ from the defaults.
-    explained : callable or None
-        ``explained(hyperparameters) -> Explained``, for methods that may need ``ranges``.
+        Frozen pydantic dataclass, all of whose fields have defaults and bounds.
+    module : callable
+        ``module(task, hyperparameters)``: usually the module's class. With a `range`: ``module(task, hyperparameters,
+        ranges)``; ``ranges`` maps ``"input"`` and each supervised layer to mappings with the keys c1 and c2, one for
+        each column of the totals; None where no range is needed. ValueError: backbone and hyper-parameters do not fit.
     family : {"baseline", "isnet"}
         For the order of tables and figures.
     oracle : bool
-        Whether the module sees the true masks of test images: a ceiling, and no competitor.
+        Whether the module sees the true masks of test images, ``module(images, masks)``: a ceiling, and no competitor.
+    kept : str
+        Name of the submodule that alone is the method after training; "": all of it. Only its weights are kept.
+    visible : Visible or None
+        For methods that hide a part of the images from their classifier.
+    explainer : {"lrp", "gradient_input"}
+        What the background's relevance is measured with: LRP, if that fits the backbone, or Gradient x Input.
+    range : Range or None
+        For methods whose heatmap loss needs one.
     """
 
     name: str
     label: str
     hyperparameters: type
-    build: Callable[[Task, Any, Mapping[str, Any] | None], nn.Module]
-    needs_range: Callable[[Mapping[str, Any]], bool] = _never
-    explained: Callable[[Any], Explained] | None = None
+    module: Callable[..., nn.Module]
     family: Literal["baseline", "isnet"] = "baseline"
     oracle: bool = False
+    kept: str = ""
+    visible: Visible | None = None
+    explainer: Literal["lrp", "gradient_input"] = "lrp"
+    range: Range | None = None
+
+    def build(
+        self, task: Task, hyperparameters: Any, ranges: Mapping[str, Sequence[Mapping[str, float]]] | None = None
+    ) -> nn.Module:
+        """Build the module, with random weights."""
+        return self.module(task, hyperparameters, *([] if self.range is None else [ranges]))
+
+    def trained(self, module: nn.Module) -> nn.Module:
+        """Return the part of the module that is left after training."""
+        return module.get_submodule(self.kept)
+
+    def classify(self, module: nn.Module, images: Tensor, masks: Tensor) -> Tensor:
+        """Return the logits (N, classes) of images (N, C, H, W); only oracles see the masks (N, 1, H, W)."""
+        return module(images, masks) if self.oracle else module(images)
+
+
+def with_mask(masks: Tensor) -> Tensor:
+    """Return which of the masks (N, 1, H, W) there are, bool (N,): one that there is not, is NaN."""
+    return ~masks[:, 0, 0, 0].isnan()
+
+
+def of_masked(term: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
+    """Compute a term of a loss, a scalar, over the images that have a mask; it is 0 where none has.
+
+    The tensors have shapes (N, ...); the last are the masks (N, 1, H, W).
+    """
+    there = with_mask(tensors[-1])
+    if bool(there.all()):
+        return term(*tensors)
+    return term(*(tensor[there] for tensor in tensors)) if bool(there.any()) else tensors[0].new_zeros(())

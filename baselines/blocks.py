@@ -6,8 +6,6 @@ import math
 
 from torch import nn
 
-__all__ = ["convolution", "halvings", "stem"]
-
 
 def convolution(channels: int, out: int, stride: int = 1) -> nn.Sequential:
     """Make a 3 x 3 convolution with batch norm and ReLU."""

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from baselines.base import Task
-
-__all__ = ["BackboneClassifier", "Classifier"]
+from baselines.base import Losses, Task
 
 
 class Classifier(nn.Module):
-    """Base of methods that classify with the task's class weights."""
+    """Base of methods that classify with the task's class weights; by itself it learns from the labels alone."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, hyperparameters: Any = None) -> None:
         super().__init__()
         # Not persistent: the weights belong to the training data, not to the trained network.
         self.register_buffer("class_weights", task.class_weights, persistent=False)
@@ -22,11 +22,16 @@ class Classifier(nn.Module):
         """Cross-entropy of logits (N, classes) and labels (N,), weighted by class."""
         return F.cross_entropy(logits, labels, weight=self.class_weights)
 
+    def training_loss(self, images: Tensor, masks: Tensor, labels: Tensor) -> Losses:
+        """Cross-entropy of labels (N,); the masks are not looked at."""
+        loss = self.classification_loss(self(images), labels)
+        return Losses(loss, {"classification": loss})
+
 
 class BackboneClassifier(Classifier):
-    """Base of methods that change only how the task's backbone is trained."""
+    """A backbone under cross-entropy, and the base of methods that change only how it is trained."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, hyperparameters: Any = None) -> None:
         super().__init__(task)
         self.backbone = task.make_backbone()
 

@@ -5,20 +5,17 @@ Li, Wu, Peng, Ernst, Fu, "Tell Me Where to Look: Guided Attention Inference Netw
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
 
+from pydantic import NonNegativeFloat, PositiveFloat
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from baselines import checks
-from baselines.base import Losses, Method, Task
+from baselines.base import Losses, Method, Task, of_masked
 from baselines.classifier import BackboneClassifier
 from baselines.gradcam import attention_maps, find_layer
-
-__all__ = ["GAIN", "METHOD", "Hyperparameters", "remaining_image"]
 
 
 @dataclass(frozen=True)
@@ -37,15 +34,11 @@ class Hyperparameters:
         Module whose Grad-CAM is the attention; None: see `baselines.gradcam.find_layer`.
     """
 
-    mining_weight: float = 1.0
-    mask_weight: float = 10.0
-    slope: float = 10.0
-    threshold: float = 0.5
+    mining_weight: NonNegativeFloat = 1.0
+    mask_weight: NonNegativeFloat = 10.0
+    slope: PositiveFloat = 10.0
+    threshold: PositiveFloat = 0.5
     layer: str | None = None
-
-    def __post_init__(self) -> None:
-        checks.at_least(0, mining_weight=self.mining_weight, mask_weight=self.mask_weight)
-        checks.positive(slope=self.slope, threshold=self.threshold)
 
 
 class GAIN(BackboneClassifier):
@@ -68,7 +61,7 @@ class GAIN(BackboneClassifier):
         with _untouched_running_statistics(self.backbone):
             left = self(remaining_image(images, attention, h.slope, h.threshold))
         mining = left.softmax(1).gather(1, labels[:, None]).mean()
-        mask = F.mse_loss(attention, masks)
+        mask = of_masked(F.mse_loss, attention, masks)
         total = classification + h.mining_weight * mining + h.mask_weight * mask
         return Losses(total, {"classification": classification, "mining": mining, "mask": mask})
 
@@ -92,8 +85,4 @@ def _untouched_running_statistics(network: nn.Module) -> Iterator[None]:
             norm.momentum = momentum
 
 
-def _build(task: Task, hyperparameters: Hyperparameters, ranges: Mapping[str, Any] | None) -> GAIN:
-    return GAIN(task, hyperparameters)
-
-
-METHOD = Method("gain", "GAIN", Hyperparameters, _build)
+METHOD = Method("gain", "GAIN", Hyperparameters, GAIN, kept="backbone")

@@ -15,32 +15,16 @@ from torch.nn import functional as F
 
 from baselines.base import Task
 
-__all__ = ["SIDE", "attention_maps", "find_layer"]
-
 SIDE = 7
 """Least height and width of the maps that are explained where no layer is named."""
 
 
 def find_layer(backbone: nn.Module, task: Task, layer: str | None = None) -> str:
-    """Find the layer to explain.
+    """Return the name of the layer to explain: the one that is asked for, if it has maps (else ValueError).
 
     Grad-CAM explains the last convolutional maps, which in the common networks for 224-pixel images are 7 x 7. On
     small images the last maps may be 2 x 2, where foreground and background can no longer be told apart: this is
     the last module whose maps are at least `SIDE` x `SIDE`, or as large as any.
-
-    Parameters
-    ----------
-    backbone : nn.Module
-        Maps images to logits.
-    task : Task
-        For the form of the images.
-    layer : str or None
-        Name of a module whose output is to be explained instead.
-
-    Raises
-    ------
-    ValueError
-        If there is no such module, or its output is no map.
     """
     sides = _sides(backbone, task)
     if layer is not None:
@@ -56,26 +40,10 @@ def find_layer(backbone: nn.Module, task: Task, layer: str | None = None) -> str
 
 
 def attention_maps(backbone: nn.Module, layer: str, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Classify images and make Grad-CAM maps of given classes, differentiable with respect to all weights.
+    """Classify images (N, C, H, W) and make Grad-CAM maps of classes (N,), differentiable by all weights.
 
-    Parameters
-    ----------
-    backbone : nn.Module
-        Maps images to logits.
-    layer : str
-        Name of the module whose output is explained.
-    images : Tensor
-        Shape (N, C, H, W).
-    labels : Tensor
-        Classes to explain, shape (N,).
-
-    Returns
-    -------
-    logits : Tensor
-        Shape (N, classes).
-    maps : Tensor
-        ``ReLU(sum_k w_k f_k)`` with w_k the spatial mean of the logit's gradient by f_k, bilinearly resized to the
-        images: shape (N, 1, H, W), values >= 0.
+    Returns logits (N, classes), and of the named module's output f the maps ``ReLU(sum_k w_k f_k)`` with w_k the
+    spatial mean of the logit's gradient by f_k, bilinearly resized to the images: (N, 1, H, W), values >= 0.
     """
     with _outputs(backbone, [layer]) as outputs:
         logits = backbone(images)

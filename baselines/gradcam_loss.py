@@ -7,39 +7,23 @@ Intelligence 2, 2020.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
-
+from pydantic import NonNegativeFloat
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from baselines import checks
-from baselines.base import Losses, Method, Task
+from baselines.base import Losses, Method, Task, of_masked
 from baselines.classifier import BackboneClassifier
 from baselines.gradcam import attention_maps, find_layer
-
-__all__ = ["METHOD", "GradCAMLoss", "Hyperparameters", "background_share"]
 
 _TINY = 1e-8
 
 
 @dataclass(frozen=True)
 class Hyperparameters:
-    """Of the Grad-CAM background penalty.
+    """Weight of the penalty, and the module whose output is explained; None: see `baselines.gradcam.find_layer`."""
 
-    Attributes
-    ----------
-    weight : float
-        Of the penalty, beside cross-entropy.
-    layer : str or None
-        Module whose output is explained; None: see `baselines.gradcam.find_layer`.
-    """
-
-    weight: float = 1.0
+    weight: NonNegativeFloat = 1.0
     layer: str | None = None
-
-    def __post_init__(self) -> None:
-        checks.at_least(0, weight=self.weight)
 
 
 class GradCAMLoss(BackboneClassifier):
@@ -54,7 +38,7 @@ class GradCAMLoss(BackboneClassifier):
         """Compute the loss of images (N, C, H, W), masks (N, 1, H, W) with 1 = foreground, and labels (N,)."""
         logits, maps = attention_maps(self.backbone, self.layer, images, labels)
         classification = self.classification_loss(logits, labels)
-        background = background_share(maps, masks)
+        background = of_masked(background_share, maps, masks)
         return Losses(
             classification + self.weight * background, {"classification": classification, "background": background}
         )
@@ -66,8 +50,4 @@ def background_share(maps: Tensor, masks: Tensor) -> Tensor:
     return (outside / (maps.sum((1, 2, 3)) + _TINY)).mean()
 
 
-def _build(task: Task, hyperparameters: Hyperparameters, ranges: Mapping[str, Any] | None) -> GradCAMLoss:
-    return GradCAMLoss(task, hyperparameters)
-
-
-METHOD = Method("gradcam_loss", "Grad-CAM background penalty", Hyperparameters, _build)
+METHOD = Method("gradcam_loss", "Grad-CAM background penalty", Hyperparameters, GradCAMLoss, kept="backbone")

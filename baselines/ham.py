@@ -7,20 +7,17 @@ Diagnosis", IEEE Transactions on Medical Imaging 40(10), 2021.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Annotated
 
 import torch
+from pydantic import Field, NonNegativeFloat, PositiveFloat
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from baselines import checks
-from baselines.base import Losses, Method, Task
+from baselines.base import Losses, Method, Task, of_masked
 from baselines.blocks import convolution, halvings, stem
 from baselines.classifier import Classifier
-
-__all__ = ["HAM", "METHOD", "ForegroundAttention", "Hyperparameters", "attention_mse", "refine", "uncovered"]
 
 _SIDE = 7
 _SHARPNESS = 100.0
@@ -46,26 +43,15 @@ class Hyperparameters:
         Of the two constraints of the hierarchy.
     """
 
-    width: int = 8
-    foreground_weight: float = 0.01
-    mask_weight: float = 0.5
-    bound_weight: float = 0.001
-    union_weight: float = 0.001
-
-    def __post_init__(self) -> None:
-        checks.at_least(2, width=self.width)
-        checks.positive(foreground_weight=self.foreground_weight)
-        checks.at_least(0, mask_weight=self.mask_weight, bound_weight=self.bound_weight, union_weight=self.union_weight)
+    width: Annotated[int, Field(ge=2)] = 8
+    foreground_weight: PositiveFloat = 0.01
+    mask_weight: NonNegativeFloat = 0.5
+    bound_weight: NonNegativeFloat = 0.001
+    union_weight: NonNegativeFloat = 0.001
 
 
 class ForegroundAttention(nn.Module):
-    """The foreground attention block: channel attention, then spatial attention, added to its input.
-
-    Parameters
-    ----------
-    channels : int
-        Of the features, 8 or more.
-    """
+    """The foreground attention block: channel attention, then spatial attention, added to its input."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -133,21 +119,13 @@ class HAM(Classifier):
             "classification": self.classification_loss(self.class_scores(pooled), labels),
             # Every image shows an object, so that there are no negatives.
             "foreground": F.softplus(-self.foreground_score(pooled)).mean(),
-            "mask": attention_mse(refine(class_maps, images.shape[-2:]), masks, labels),
+            "mask": of_masked(attention_mse, refine(class_maps, images.shape[-2:]), labels, masks),
             "bound": _by_class(uncovered(class_maps, foreground_maps), labels).mean(),
             "union": uncovered(foreground_maps, class_maps).mean(),
         }
-        return Losses(self._total(parts), parts)
-
-    def _total(self, parts: Mapping[str, Tensor]) -> Tensor:
-        h = self.hyperparameters
-        return (
-            parts["classification"]
-            + h.foreground_weight * parts["foreground"]
-            + h.mask_weight * parts["mask"]
-            + h.bound_weight * parts["bound"]
-            + h.union_weight * parts["union"]
-        )
+        names = [name for name in parts if name != "classification"]
+        weighted = (getattr(self.hyperparameters, f"{name}_weight") * parts[name] for name in names)
+        return Losses(sum(weighted, start=parts["classification"]), parts)
 
     def _maps(self, images: Tensor) -> Tensor:
         features = self.features(images)
@@ -161,7 +139,7 @@ def refine(maps: Tensor, size: torch.Size) -> Tensor:
     return (_SHARPNESS * ((maps - low) / (high - low).clamp(min=_TINY) - _REFINE_THRESHOLD)).sigmoid()
 
 
-def attention_mse(attention: Tensor, masks: Tensor, labels: Tensor) -> Tensor:
+def attention_mse(attention: Tensor, labels: Tensor, masks: Tensor) -> Tensor:
     """``sum (A - M)^2 / (sum A + sum M)``, over the images of each class, averaged over the classes in the batch."""
     error = (attention - masks).square().sum((1, 2, 3))
     area = (attention + masks).sum((1, 2, 3))
@@ -177,7 +155,6 @@ def uncovered(inner: Tensor, outer: Tensor) -> Tensor:
 
 
 def _by_class(values: Tensor, labels: Tensor) -> Tensor:
-    """Mean of values (N,) over the images of each class that occurs."""
     _, index, count = labels.unique(return_inverse=True, return_counts=True)
     return values.new_zeros(len(count)).index_add(0, index, values) / count
 
@@ -188,8 +165,4 @@ def _pool(maps: Tensor) -> Tensor:
     return ((_POOLING * maps).logsumexp((2, 3)) - math.log(positions)) / _POOLING
 
 
-def _build(task: Task, hyperparameters: Hyperparameters, ranges: Mapping[str, Any] | None) -> HAM:
-    return HAM(task, hyperparameters)
-
-
-METHOD = Method("ham", "Hierarchical Attention Mining", Hyperparameters, _build)
+METHOD = Method("ham", "Hierarchical Attention Mining", Hyperparameters, HAM, explainer="gradient_input")

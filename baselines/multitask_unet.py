@@ -6,38 +6,21 @@ MICCAI 2015.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
-
+from pydantic import PositiveFloat, PositiveInt
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from baselines import checks
-from baselines.base import Losses, Method, Task
+from baselines.base import Losses, Method, Task, of_masked
 from baselines.classifier import Classifier
 from baselines.unet import UNet, segmentation_loss
-
-__all__ = ["METHOD", "Hyperparameters", "MultiTaskUNet"]
 
 
 @dataclass(frozen=True)
 class Hyperparameters:
-    """Of the multi-task network.
+    """Of the multi-task network: channels of the U-Net at full resolution, and the weight of the segmentation loss."""
 
-    Attributes
-    ----------
-    width : int
-        Channels of the U-Net at full resolution.
-    segmentation_weight : float
-        Of the segmentation loss, beside cross-entropy.
-    """
-
-    width: int = 8
-    segmentation_weight: float = 1.0
-
-    def __post_init__(self) -> None:
-        checks.at_least(1, width=self.width)
-        checks.positive(segmentation_weight=self.segmentation_weight)
+    width: PositiveInt = 8
+    segmentation_weight: PositiveFloat = 1.0
 
 
 class MultiTaskUNet(Classifier):
@@ -57,15 +40,11 @@ class MultiTaskUNet(Classifier):
         """Compute the loss of images (N, C, H, W), masks (N, 1, H, W) with 1 = foreground, and labels (N,)."""
         maps = self.unet.encode(images)
         classification = self.classification_loss(self.head(maps[-1]), labels)
-        segmentation = segmentation_loss(self.unet.decode(maps), masks)
+        segmentation = of_masked(segmentation_loss, self.unet.decode(maps), masks)
         return Losses(
             classification + self.segmentation_weight * segmentation,
             {"classification": classification, "segmentation": segmentation},
         )
 
 
-def _build(task: Task, hyperparameters: Hyperparameters, ranges: Mapping[str, Any] | None) -> MultiTaskUNet:
-    return MultiTaskUNet(task, hyperparameters)
-
-
-METHOD = Method("multitask_unet", "Multi-task U-Net", Hyperparameters, _build)
+METHOD = Method("multitask_unet", "Multi-task U-Net", Hyperparameters, MultiTaskUNet)

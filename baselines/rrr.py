@@ -6,18 +6,13 @@ Explanations", IJCAI 2017.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
-
 import torch
+from pydantic import NonNegativeFloat
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from baselines import checks
-from baselines.base import Losses, Method, Task
+from baselines.base import Losses, Method, Task, of_masked
 from baselines.classifier import BackboneClassifier
-
-__all__ = ["METHOD", "Hyperparameters", "RightForTheRightReasons", "background_gradient"]
 
 
 @dataclass(frozen=True)
@@ -30,10 +25,7 @@ class Hyperparameters:
         lambda_1 of the paper's Equation 1; 1000 is the default of its code.
     """
 
-    weight: float = 1000.0
-
-    def __post_init__(self) -> None:
-        checks.at_least(0, weight=self.weight)
+    weight: NonNegativeFloat = 1000.0
 
 
 class RightForTheRightReasons(BackboneClassifier):
@@ -51,18 +43,14 @@ class RightForTheRightReasons(BackboneClassifier):
         images = images.detach().requires_grad_()
         logits = self(images)
         classification = self.classification_loss(logits, labels)
-        reasons = background_gradient(logits, images, masks)
+        (gradient,) = torch.autograd.grad(logits.log_softmax(1).sum(), images, create_graph=True)
+        reasons = of_masked(on_background, gradient, masks)
         return Losses(classification + self.weight * reasons, {"classification": classification, "reasons": reasons})
 
 
-def background_gradient(logits: Tensor, images: Tensor, masks: Tensor) -> Tensor:
-    """Squared gradient of the summed log-probabilities on the background, summed over pixels, averaged over images."""
-    (gradient,) = torch.autograd.grad(logits.log_softmax(1).sum(), images, create_graph=True)
+def on_background(gradient: Tensor, masks: Tensor) -> Tensor:
+    """Squared gradient (N, C, H, W) outside of masks (N, 1, H, W), summed over pixels, averaged over images."""
     return ((1 - masks) * gradient).square().sum((1, 2, 3)).mean()
 
 
-def _build(task: Task, hyperparameters: Hyperparameters, ranges: Mapping[str, Any] | None) -> RightForTheRightReasons:
-    return RightForTheRightReasons(task, hyperparameters)
-
-
-METHOD = Method("rrr", "Right for the Right Reasons", Hyperparameters, _build)
+METHOD = Method("rrr", "Right for the Right Reasons", Hyperparameters, RightForTheRightReasons, kept="backbone")

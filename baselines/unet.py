@@ -12,25 +12,13 @@ from torch.nn import functional as F
 
 from baselines.blocks import convolution, halvings
 
-__all__ = ["UNet", "segmentation_loss"]
-
 _COARSEST = 7
 
 
 class UNet(nn.Module):
     """Encoder, decoder and the connections between them; resolution is halved until maps are 7 x 7 or smaller.
 
-    Parameters
-    ----------
-    channels, image_size : int
-        Form of the images.
-    width : int
-        Channels at full resolution; they double at each coarser level.
-
-    Attributes
-    ----------
-    widths : list of int
-        Channels of each level's maps, finest first.
+    There are `width` channels at full resolution; they double at each coarser level: `widths`, finest first.
     """
 
     def __init__(self, channels: int, image_size: int, width: int) -> None:

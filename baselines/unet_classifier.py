@@ -6,19 +6,16 @@ Ronneberger et al., MICCAI 2015.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from baselines import checks
-from baselines.base import Losses, Method, Task
+from baselines.base import Losses, Method, Task, Visible, of_masked
 from baselines.classifier import Classifier
 from baselines.unet import UNet, segmentation_loss
-
-__all__ = ["METHOD", "Hyperparameters", "SegmentThenClassify"]
 
 
 @dataclass(frozen=True)
@@ -37,27 +34,14 @@ class Hyperparameters:
         Through which masks the classifier sees the training images. At test time they are always predicted.
     """
 
-    width: int = 4
-    segmentation_weight: float = 1.0
-    threshold: float = 0.5
+    width: PositiveInt = 4
+    segmentation_weight: PositiveFloat = 1.0
+    threshold: Annotated[float, Field(ge=0, le=1)] = 0.5
     training_masks: Literal["predicted", "true"] = "predicted"
-
-    def __post_init__(self) -> None:
-        checks.at_least(1, width=self.width)
-        checks.positive(segmentation_weight=self.segmentation_weight)
-        checks.between(0, 1, threshold=self.threshold)
-        if self.training_masks not in ("predicted", "true"):
-            raise ValueError(f"training_masks must be predicted or true, not {self.training_masks!r}")
 
 
 class SegmentThenClassify(Classifier):
-    """Two networks in a row, trained side by side; no gradient passes from the classifier to the U-Net.
-
-    Attributes
-    ----------
-    classifier : nn.Module
-        Of what is `visible` of the images.
-    """
+    """Two networks in a row, trained side by side; no gradient passes from the `classifier` to the U-Net."""
 
     def __init__(self, task: Task, hyperparameters: Hyperparameters) -> None:
         super().__init__(task)
@@ -67,14 +51,10 @@ class SegmentThenClassify(Classifier):
 
     def forward(self, images: Tensor) -> Tensor:
         """Classify images (N, C, H, W) on the foreground that the U-Net finds: logits (N, classes)."""
-        return self.classifier(self.visible(images))
-
-    def visible(self, images: Tensor, masks: Tensor | None = None) -> Tensor:
-        """Return what the classifier sees of images (N, C, H, W): the U-Net finds the foreground, without masks."""
-        return images * self.visible_part(images, masks)
+        return self.classifier(images * self.visible_part(images))
 
     def visible_part(self, images: Tensor, masks: Tensor | None = None) -> Tensor:
-        """Return where the classifier sees images (N, C, H, W), 1 = visible, shape (N, 1, H, W)."""
+        """Return where the U-Net finds the foreground of images (N, C, H, W), without masks: shape (N, 1, H, W)."""
         with torch.no_grad():
             return self.foreground(self.segmenter(images))
 
@@ -86,8 +66,10 @@ class SegmentThenClassify(Classifier):
         """Compute the loss of images (N, C, H, W), masks (N, 1, H, W) with 1 = foreground, and labels (N,)."""
         h = self.hyperparameters
         mask_logits = self.segmenter(images)
-        segmentation = segmentation_loss(mask_logits, masks)
-        seen = masks if h.training_masks == "true" else self.foreground(mask_logits)
+        segmentation = of_masked(segmentation_loss, mask_logits, masks)
+        seen = self.foreground(mask_logits)
+        if h.training_masks == "true":
+            seen = seen.where(masks.isnan(), masks)
         classification = self.classification_loss(self.classifier(images * seen), labels)
         return Losses(
             classification + h.segmentation_weight * segmentation,
@@ -95,8 +77,10 @@ class SegmentThenClassify(Classifier):
         )
 
 
-def _build(task: Task, hyperparameters: Hyperparameters, ranges: Mapping[str, Any] | None) -> SegmentThenClassify:
-    return SegmentThenClassify(task, hyperparameters)
-
-
-METHOD = Method("unet_classifier", "U-Net, then classifier", Hyperparameters, _build)
+METHOD = Method(
+    "unet_classifier",
+    "U-Net, then classifier",
+    Hyperparameters,
+    SegmentThenClassify,
+    visible=Visible("classifier", SegmentThenClassify.visible_part),
+)

@@ -6,18 +6,13 @@ implementation.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
-
+from pydantic import PositiveInt
+from pydantic.dataclasses import dataclass
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from baselines import checks
-from baselines.base import Losses, Method, Task
+from baselines.base import Method, Task
 from baselines.classifier import Classifier
-
-__all__ = ["METHOD", "Hyperparameters", "ViT", "patch_size"]
 
 _LEAST_PATCHES = 7
 
@@ -34,15 +29,12 @@ class Hyperparameters:
         Width of a token, a multiple of the number of heads, number of blocks, and of attention heads in each.
     """
 
-    patch_size: int | None = None
-    dim: int = 48
-    depth: int = 3
-    heads: int = 4
+    patch_size: PositiveInt | None = None
+    dim: PositiveInt = 48
+    depth: PositiveInt = 3
+    heads: PositiveInt = 4
 
     def __post_init__(self) -> None:
-        checks.at_least(1, dim=self.dim, depth=self.depth, heads=self.heads)
-        if self.patch_size is not None:
-            checks.at_least(1, patch_size=self.patch_size)
         if self.dim % self.heads:
             raise ValueError(f"dim must be a multiple of heads, not {self.dim} with {self.heads} heads")
 
@@ -53,6 +45,8 @@ class ViT(Classifier):
     def __init__(self, task: Task, hyperparameters: Hyperparameters) -> None:
         super().__init__(task)
         h = hyperparameters
+        if h.patch_size is not None and task.image_size % h.patch_size:
+            raise ValueError(f"patch_size must divide the image size {task.image_size}, not be {h.patch_size}")
         self.backbone = VisionTransformer(
             img_size=task.image_size,
             patch_size=h.patch_size or patch_size(task.image_size),
@@ -67,11 +61,6 @@ class ViT(Classifier):
         """Classify images (N, C, H, W): logits (N, classes)."""
         return self.backbone(images)
 
-    def training_loss(self, images: Tensor, masks: Tensor, labels: Tensor) -> Losses:
-        """Cross-entropy of labels (N,); the masks are not looked at."""
-        loss = self.classification_loss(self(images), labels)
-        return Losses(loss, {"classification": loss})
-
 
 def patch_size(image_size: int) -> int:
     """Return the largest patch, 16 at most, that divides the image into 7 x 7 patches or more: 4 for 28, 16 for 224."""
@@ -79,11 +68,4 @@ def patch_size(image_size: int) -> int:
     return max(size for size in range(1, largest + 1) if image_size % size == 0)
 
 
-def _build(task: Task, hyperparameters: Hyperparameters, ranges: Mapping[str, Any] | None) -> ViT:
-    h = hyperparameters
-    if h.patch_size is not None and task.image_size % h.patch_size:
-        raise ValueError(f"patch_size must divide the image size {task.image_size}, not be {h.patch_size}")
-    return ViT(task, h)
-
-
-METHOD = Method("vit", "Vision Transformer", Hyperparameters, _build)
+METHOD = Method("vit", "Vision Transformer", Hyperparameters, ViT, kept="backbone", explainer="gradient_input")

@@ -1,4 +1,4 @@
-"""The cases to time, from a timing study: ``pytest benchmarks --bench-config FILE --bench-study NAME``."""
+"""What to time, from a timing case: ``pytest benchmarks --bench-config FILE --bench-case NAME``."""
 
 import gc
 import math
@@ -8,14 +8,16 @@ from functools import cache, partial
 from pathlib import Path
 
 import limits as limiting
+import measuring
 import operations
 import pytest
 import torch
 
-from isnet_bench import allocator, measuring, methods, studies
 from isnet_bench import config as configuration
-from isnet_bench.errors import BenchError
-from isnet_bench.runs import device_of
+from isnet_bench import methods
+from isnet_bench.io.errors import BenchError
+from isnet_bench.training import allocator
+from isnet_bench.training.runs import device_of
 
 # Every method is timed once per sweep, so that a machine that slows down slows all methods alike.
 SWEEPS = 5
@@ -32,20 +34,21 @@ LIMITS = pytest.StashKey()
 
 @dataclass(frozen=True)
 class Case:
-    """One row of a timing study at one number of classes, in one sweep."""
+    """One row of a timing case at one number of classes, in one sweep."""
 
     operation: str
     sweep: int
     rounds: int
     classes: int
-    entry: configuration.MethodEntry
+    entry: configuration.Row
+    plugins: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return f"sweep{self.sweep}-{self.classes}-{self.entry.row}"
+        return f"sweep{self.sweep}-{self.classes}-{self.entry.id}"
 
     @property
     def is_isnet(self) -> bool:
-        return methods.get(self.entry.method).family == "isnet"
+        return methods.get(self.entry.method, self.plugins).family == "isnet"
 
 
 def pytest_addoption(parser):
@@ -55,7 +58,7 @@ def pytest_addoption(parser):
         default=str(smoke),
         help="YAML file or JSON text with a timing section (%(default)s)",
     )
-    parser.addoption("--bench-study", default=studies.MAIN, help="timing study (%(default)s)")
+    parser.addoption("--bench-case", default="main", help="timing case (%(default)s)")
 
 
 def pytest_generate_tests(metafunc):
@@ -79,7 +82,7 @@ def pytest_benchmark_update_json(config, output_json):
 
 @pytest.fixture(scope="session")
 def settings(pytestconfig):
-    """The study."""
+    """The timing case."""
     return _settings(pytestconfig)
 
 
@@ -97,7 +100,7 @@ def device(pytestconfig):
 
 @pytest.fixture(scope="session")
 def limits(pytestconfig, settings, device):
-    seconds = settings.get("step_limit_seconds", math.inf)
+    seconds = settings.step_limit_seconds or math.inf
     found = limiting.Limits(seconds, MEMORY_SHARE * measuring.free_memory(device))
     return pytestconfig.stash.setdefault(LIMITS, found)
 
@@ -110,11 +113,11 @@ def measure(benchmark, case, settings, device, limits):
 
 def time_case(benchmark, case, settings, device, limits, kind):
     """Time an operation; the first sweep also measures what does not vary: memory and floating-point operations."""
-    name = (case.operation, case.entry.row, case.classes)
+    name = (case.operation, case.entry.id, case.classes)
     _skip_if(limits.before(*name), case)
     gc.collect()
     try:
-        operation = kind(case.entry, case.classes, settings, device)
+        operation = kind(case.entry, case.classes, settings, device, case.plugins)
         seconds = _seconds(operation, measuring.clock(device), limits)
         benchmark.extra_info.update(_description(case, settings, device))
         if case.sweep == 0:
@@ -122,7 +125,7 @@ def time_case(benchmark, case, settings, device, limits, kind):
             constants = _constants(operation, device)
             limits.note(*name, seconds, constants["peak_memory_bytes"])
             benchmark.extra_info.update(constants)
-        benchmark.pedantic(operation, rounds=case.rounds, warmup_rounds=settings["warmup"] - 1)
+        benchmark.pedantic(operation, rounds=case.rounds, warmup_rounds=settings.warmup - 1)
     except torch.OutOfMemoryError:
         _skip_if(limits.refuse(*name, "it does not fit into the GPU's memory"), case)
     return operation
@@ -146,20 +149,20 @@ def _constants(operation, device):
 
 def _skip_if(reason, case):
     if reason is not None:
-        pytest.skip(f"{case.operation} of {case.entry.row} with {case.classes} classes: {reason}")
+        pytest.skip(f"{case.operation} of {case.entry.id} with {case.classes} classes: {reason}")
 
 
 def _description(case, settings, device):
     return {
         "measures": case.operation,
-        "method": case.entry.row,
+        "method": case.entry.id,
         "label": case.entry.label,
         "classes": case.classes,
         "sweep": case.sweep,
-        "backbone": settings["backbone"]["name"],
-        "batch_size": settings["batch_size"],
-        "image_size": settings["image_size"],
-        "channels": settings["channels"],
+        "backbone": settings.backbone.name,
+        "batch_size": settings.batch_size,
+        "image_size": settings.image_size,
+        "channels": settings.channels,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
     }
@@ -188,20 +191,19 @@ def _device(pytestconfig):
 
 def _settings(pytestconfig):
     with _usage_errors():
-        return studies.settings(_config(pytestconfig), pytestconfig.getoption("--bench-study"))
+        return _config(pytestconfig).case(pytestconfig.getoption("--bench-case"))
 
 
 def _cases(pytestconfig, test):
-    settings = _settings(pytestconfig)
+    settings, plugins = _settings(pytestconfig), _config(pytestconfig).plugins
     operation, kind = OPERATIONS[test]
-    if operation not in settings["operations"]:
+    if operation not in settings.operations:
         return []
-    entries = configuration.timing_entries(_config(pytestconfig), pytestconfig.getoption("--bench-study"))
-    sweeps = min(SWEEPS, settings["rounds"])
+    sweeps = min(SWEEPS, settings.rounds)
     return [
-        Case(operation, sweep, settings["rounds"] // sweeps + (sweep < settings["rounds"] % sweeps), classes, entry)
+        Case(operation, sweep, settings.rounds // sweeps + (sweep < settings.rounds % sweeps), classes, entry, plugins)
         for sweep in range(sweeps)
-        for classes in sorted(settings["classes"])
-        for entry in entries
-        if kind.exists(entry)
+        for classes in sorted(settings.classes)
+        for entry in settings.rows.values()
+        if kind.exists(entry, plugins)
     ]

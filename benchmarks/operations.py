@@ -1,39 +1,41 @@
 """What is timed, made ready: a method's module, and random images, masks and labels that are on the device already."""
 
-import dataclasses
 import math
 from abc import ABC, abstractmethod
+from dataclasses import replace
 
 import torch
+from measuring import storage_bytes
 
 import isnet
 from isnet_bench import methods
-from isnet_bench.measuring import storage_bytes
 
 # Any range does: the time of a step does not depend on it, so none is measured here.
-RANGE = {"c1": 1.0, "c2": 25.0}
+RANGE = (1.0, 25.0)
 
 
 class Operation(ABC):
     """One operation of a method at one number of classes. It is called without arguments and returns a tensor."""
 
-    def __init__(self, entry, classes, settings, device):
+    def __init__(self, entry, classes, settings, device, plugins=()):
         torch.manual_seed(0)
-        size, batch, channels = settings["image_size"], settings["batch_size"], settings["channels"]
+        size, batch, channels = settings.image_size, settings.batch_size, settings.channels
         form = {"classes": range(classes), "channels": channels, "image_size": size}
-        if methods.get(entry.method).needs_range(entry.params):
-            entry = dataclasses.replace(entry, params={**entry.params, **RANGE})
+        self.method = methods.get(entry.method, plugins)
+        self.settings = methods.hyperparameters(entry, plugins)
+        needed = self.method.range
+        if needed is not None and needed.needed(self.settings):
+            self.settings = replace(self.settings, **dict(zip(needed.measured, RANGE, strict=True)))
         self.images = torch.rand(batch, channels, size, size, device=device)
         self.masks = torch.zeros(batch, 1, size, size, device=device)
         self.masks[:, :, size // 4 : -(size // 4), size // 4 : -(size // 4)] = 1
         self.labels = torch.randint(classes, (batch,), device=device)
-        self.settings = methods.hyperparameters(entry)
-        module = methods.build(entry, methods.task(settings["backbone"], form), None)
+        module = self.method.build(methods.task(settings.backbone, form), self.settings)
         # As the trainer has it.
         self.module = module.to(device=device, memory_format=torch.channels_last).train()
 
     @staticmethod
-    def exists(entry):
+    def exists(entry, plugins=()):
         """Say whether a row has this operation."""
         return True
 
@@ -86,9 +88,9 @@ class Heatmaps(Operation):
             self.explain = isnet.LRPBlock(self.module.backbone, **options)
 
     @staticmethod
-    def exists(entry):
+    def exists(entry, plugins=()):
         """Rows that explain a part of the batch explain it in the same way."""
-        return methods.get(entry.method).family == "isnet" and entry.params.get("heatmap_fraction", 1) == 1
+        return methods.get(entry.method, plugins).family == "isnet" and entry.params.get("heatmap_fraction", 1) == 1
 
     def __call__(self):
         return self.explain(self.images, self.module.quantity()).relevance.detach()
@@ -132,12 +134,12 @@ class Inference(Operation):
 
     @torch.inference_mode()
     def __call__(self):
-        return methods.classify(self.module, self.images, self.masks)
+        return self.method.classify(self.module, self.images, self.masks)
 
     @torch.inference_mode()
     def is_backbone(self):
         """Say whether the logits are those of the bare backbone."""
-        return torch.equal(self(), methods.classifier(self.module)(self.images))
+        return torch.equal(self(), self.method.trained(self.module)(self.images))
 
 
 def is_finite(value):

@@ -4,20 +4,14 @@ Original ISNet: Bassi, Dertkigil, Cavalli, Nature Communications 15, 291, 2024. 
 Stochastic) and LRP-Flex: Bassi, Decherchi, Cavalli, arXiv 2401.08409, IEEE Access 2024.
 """
 
-from isnet._compat import ensure_torchvision_imports
-
-ensure_torchvision_imports()
-
-from isnet.batch_statistics import BatchStatistics  # noqa: E402
-from isnet.block import LRPBlock  # noqa: E402
-from isnet.errors import UnsupportedNetworkError  # noqa: E402
-from isnet.first_pass import FirstPass  # noqa: E402
-from isnet.flex import Explanation, LRPFlex  # noqa: E402
-from isnet.loss import HeatmapLoss, Losses  # noqa: E402
-from isnet.pooling import gwrp  # noqa: E402
-from isnet.quantities import EveryLogit, JointLogits, Logit, Quantity, RandomLogit, SoftmaxEta  # noqa: E402
-from isnet.ranges import RelevanceRange, relevance_range  # noqa: E402
-from isnet.variants import INPUT, DualISNet, ISNet, OriginalISNet, SelectiveISNet, StochasticISNet  # noqa: E402
+from isnet.batch_statistics import BatchStatistics
+from isnet.block import LRPBlock
+from isnet.engine import Explanation, UnsupportedNetworkError
+from isnet.first_pass import FirstPass
+from isnet.flex import LRPFlex
+from isnet.loss import HeatmapLoss, Losses, RelevanceRange, gwrp, relevance_range
+from isnet.quantities import EveryLogit, JointLogits, Logit, Quantity, RandomLogit, SoftmaxEta
+from isnet.variants import INPUT, DualISNet, ISNet, OriginalISNet, SelectiveISNet, StochasticISNet
 
 __all__ = [
     "INPUT",

@@ -9,17 +9,15 @@ scales).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from isnet.flex_functions import per_channel
-
-__all__ = ["AdaptiveAverage", "Affine", "AveragePool", "Convolution", "Diagonal", "Linear", "Mean", "Weighted"]
+from isnet.batch_statistics import per_channel
 
 
 class Affine(ABC):
@@ -67,14 +65,20 @@ class Weighted(Affine):
         return replace(self, weight=self.weight * scale.view(-1, *(1,) * (self.weight.ndim - 1)), bias=bias)
 
 
-@dataclass(frozen=True, eq=False)
-class Convolution(Weighted):
-    """A convolution over one, two or three dimensions, with any stride, padding, dilation and grouping."""
+class Geometry(NamedTuple):
+    """How a convolution moves over an image."""
 
     stride: tuple[int, ...]
     padding: tuple[int, ...]
     dilation: tuple[int, ...]
     groups: int
+
+
+@dataclass(frozen=True, eq=False)
+class Convolution(Weighted):
+    """A convolution over one, two or three dimensions, with any stride, padding, dilation and grouping."""
+
+    geometry: Geometry
 
     @classmethod
     def of(
@@ -86,13 +90,7 @@ class Convolution(Weighted):
         dilation: Any = 1,
         groups: int = 1,
     ) -> Self:
-        """Make the layer of the arguments that ``torch.nn.functional.conv2d`` and its like take after the input.
-
-        Raises
-        ------
-        ValueError
-            If ``padding="same"`` pads the two sides of the image unevenly.
-        """
+        """Make the layer of the arguments that ``torch.nn.functional.conv2d`` and its like take after the input."""
         kernel = weight.shape[2:]
         stride, dilation = _per_axis(stride, len(kernel)), _per_axis(dilation, len(kernel))
         if padding == "same":
@@ -101,32 +99,28 @@ class Convolution(Weighted):
                 raise ValueError('the uneven padding="same" of')
             padding = tuple(size // 2 for size in total)
         padding = _per_axis(0 if padding == "valid" else padding, len(kernel))
-        return cls(weight, bias, stride, padding, dilation, groups)
+        return cls(weight, bias, Geometry(stride, padding, dilation, groups))
 
     def __call__(self, a: Tensor) -> Tensor:
-        convolve = getattr(F, f"conv{len(self.stride)}d")
-        return convolve(a, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+        return convolve(a, self.weight, self.bias, self.geometry)
 
     def transposed(self, s: Tensor, shape: torch.Size) -> Tensor:
-        geometry = zip(
-            shape[2:], s.shape[3:], self.stride, self.padding, self.dilation, self.weight.shape[2:], strict=True
-        )
+        stride, padding, dilation, groups = self.geometry
+        per_axis = zip(shape[2:], s.shape[3:], stride, padding, dilation, self.weight.shape[2:], strict=True)
         # Rows and columns at the far border that no window reached get nothing.
         unreached = [
-            size - ((windows - 1) * stride - 2 * padding + dilation * (kernel - 1) + 1)
-            for size, windows, stride, padding, dilation, kernel in geometry
+            size - ((windows - 1) * step - 2 * border + spread * (kernel - 1) + 1)
+            for size, windows, step, border, spread, kernel in per_axis
         ]
-        transpose = getattr(F, f"conv_transpose{len(self.stride)}d")
-        folded = transpose(
-            s.flatten(0, 1), self.weight, None, self.stride, self.padding, unreached, self.groups, self.dilation
-        )
+        transpose = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[len(stride) - 1]
+        folded = transpose(s.flatten(0, 1), self.weight, None, stride, padding, unreached, groups, dilation)
         return folded.unflatten(0, (len(s), shape[0]))
 
     def transposed_each(self, weights: Sequence[Tensor], s: Tensor, shape: torch.Size) -> list[Tensor]:
         # One convolution for all: an image has few channels, and a transposed convolution to one of them costs as much
         # as to several.
         stacked = replace(self, weight=torch.cat(list(weights), 1)).transposed(s, shape)
-        grouped = stacked.unflatten(2, (self.groups, len(weights), -1))
+        grouped = stacked.unflatten(2, (self.geometry.groups, len(weights), -1))
         return [part.flatten(2, 3) for part in grouped.unbind(3)]
 
 
@@ -143,7 +137,7 @@ class Linear(Weighted):
 
 @dataclass(frozen=True, eq=False)
 class Diagonal(Weighted):
-    """One factor and one offset per channel (dimension 1): a batch norm that cannot be fused."""
+    """One factor and one offset per channel (dimension 1): a batch norm."""
 
     def __call__(self, a: Tensor) -> Tensor:
         z = a * per_channel(self.weight, a.ndim)
@@ -155,47 +149,18 @@ class Diagonal(Weighted):
 
 @dataclass(frozen=True)
 class AveragePool(Affine):
-    """Average pooling with `torch.nn.functional.avg_pool2d`'s arguments: weights 1 / |window|, no bias."""
+    """Average pooling: weights 1 / |window|, no bias. `push` is its backward pass; both take `options` at the end."""
 
-    kernel_size: tuple[int, ...]
-    stride: tuple[int, ...]
-    padding: tuple[int, ...]
-    ceil_mode: bool
-    count_include_pad: bool
-    divisor_override: int | None
+    pool: Callable[..., Tensor]
+    push: Callable[..., Tensor]
+    options: tuple[Any, ...]
 
     def __call__(self, a: Tensor) -> Tensor:
-        return F.avg_pool2d(a, *self._options())
+        return self.pool(a, *self.options)
 
     def transposed(self, s: Tensor, shape: torch.Size) -> Tensor:
         like = s.new_empty(1).expand(len(s) * shape[0], *shape[1:])
-        folded = torch.ops.aten.avg_pool2d_backward(s.flatten(0, 1), like, *self._options())
-        return folded.unflatten(0, (len(s), shape[0]))
-
-    def _options(self) -> tuple[object, ...]:
-        return (
-            self.kernel_size,
-            self.stride,
-            self.padding,
-            self.ceil_mode,
-            self.count_include_pad,
-            self.divisor_override,
-        )
-
-
-@dataclass(frozen=True)
-class AdaptiveAverage(Affine):
-    """Average pooling to a given output size."""
-
-    output_size: int | Sequence[int | None]
-
-    def __call__(self, a: Tensor) -> Tensor:
-        return F.adaptive_avg_pool2d(a, self.output_size)
-
-    def transposed(self, s: Tensor, shape: torch.Size) -> Tensor:
-        like = s.new_empty(1).expand(len(s) * shape[0], *shape[1:])
-        folded = torch.ops.aten._adaptive_avg_pool2d_backward(s.flatten(0, 1), like)
-        return folded.unflatten(0, (len(s), shape[0]))
+        return self.push(s.flatten(0, 1), like, *self.options).unflatten(0, (len(s), shape[0]))
 
 
 @dataclass(frozen=True)
@@ -214,6 +179,11 @@ class Mean(Affine):
             size *= shape[dim]
             s = s if self.keepdim else s.unsqueeze(dim + 1)
         return (s / size).expand(-1, *shape)
+
+
+def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
+    """Convolve over as many dimensions as the weight has."""
+    return (F.conv1d, F.conv2d, F.conv3d)[weight.ndim - 3](x, weight, bias, *geometry)
 
 
 def _per_axis(value: int | Sequence[int], axes: int) -> tuple[int, ...]:

@@ -4,28 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
-
-__all__ = ["BatchNormCall", "BatchStatistics", "Statistics", "batch_counters"]
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """Mean and inverse standard deviation per channel, as constants.
+    """Mean and ``1 / sqrt(variance + eps)`` per channel, as constants.
 
-    Attributes
-    ----------
-    mean, inverse_std : Tensor
-        Shape ``(channels,)``, detached. ``inverse_std = 1 / sqrt(variance + eps)``.
-    count : int or None
-        Values per channel from which the (biased) batch variance was taken; None for running statistics.
-    eps : float
-        Batch norm's stabiliser.
+    `count` is the number of values per channel from which the (biased) batch variance was taken; None for running
+    statistics.
     """
 
     mean: Tensor
@@ -52,44 +44,42 @@ class Statistics:
 
 
 class BatchNormCall(NamedTuple):
-    """The arguments of one call of ``torch.nn.functional.batch_norm``."""
+    """The arguments of one call of ``torch.nn.functional.batch_norm``, with its defaults."""
 
-    x: Tensor
+    input: Tensor
     running_mean: Tensor | None
     running_var: Tensor | None
-    weight: Tensor | None
-    bias: Tensor | None
-    training: bool
-    momentum: float
-    eps: float
+    weight: Tensor | None = None
+    bias: Tensor | None = None
+    training: bool = False
+    momentum: float = 0.1
+    eps: float = 1e-5
 
-    @classmethod
-    def of(
-        cls,
-        input: Tensor,
-        running_mean: Tensor | None,
-        running_var: Tensor | None,
-        weight: Tensor | None = None,
-        bias: Tensor | None = None,
-        training: bool = False,
-        momentum: float = 0.1,
-        eps: float = 1e-5,
-    ) -> Self:
-        """Read the arguments as the function itself does."""
-        return cls(input, running_mean, running_var, weight, bias, training, momentum, eps)
+    def running_statistics(self) -> Statistics:
+        """Return the statistics of a call in evaluation mode."""
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        return Statistics.running(self.running_mean, self.running_var, self.eps)
+
+    def with_constants(self, statistics: Statistics) -> Tensor:
+        """Return the output with constant statistics, one affine map per channel."""
+        scale, shift = statistics.scale_and_shift(self.weight, self.bias)
+        return torch.addcmul(per_channel(shift, self.input.ndim), self.input, per_channel(scale, self.input.ndim))
+
+    def in_training(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Run the call in training mode: output, batch mean and inverse (biased) standard deviation."""
+        if self.input.numel() == self.input.shape[1]:
+            # As torch's own function, which is past this call, says it.
+            raise ValueError(
+                f"batch norm in training mode expects more than 1 value per channel, got input of size "
+                f"{tuple(self.input.shape)}: leave batches of one image out (drop_last=True), or use larger images"
+            )
+        running = self.running_mean, self.running_var
+        return torch.native_batch_norm(self.input, self.weight, self.bias, *running, True, self.momentum, self.eps)
 
     def statistics(self, mean: Tensor, inverse_std: Tensor) -> Statistics:
         """Return the statistics of a call in training mode, given what it computed."""
-        return Statistics(mean.detach(), inverse_std.detach(), self.x.numel() // self.x.shape[1], self.eps)
-
-
-def batch_counters(model: nn.Module) -> set[int]:
-    """Return the ids of the buffers in which batch norms count their batches.
-
-    ``nn.BatchNorm`` counts before it normalises; a second pass over the same batch must not count again.
-    """
-    counters = (getattr(module, "num_batches_tracked", None) for module in model.modules())
-    return {id(counter) for counter in counters if counter is not None}
+        return Statistics(mean.detach(), inverse_std.detach(), self.input.numel() // self.input.shape[1], self.eps)
 
 
 class BatchStatistics(TorchFunctionMode):
@@ -113,11 +103,14 @@ class BatchStatistics(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is not F.batch_norm:
             return func(*args, **kwargs)
-        call = BatchNormCall.of(*args, **kwargs)
+        call = BatchNormCall(*args, **kwargs)
         if not call.training:
             return func(*args, **kwargs)
-        out, mean, inverse_std = torch.native_batch_norm(
-            call.x, call.weight, call.bias, call.running_mean, call.running_var, True, call.momentum, call.eps
-        )
+        out, mean, inverse_std = call.in_training()
         self._recorded.append(call.statistics(mean, inverse_std))
         return out
+
+
+def per_channel(values: Tensor, ndim: int) -> Tensor:
+    """View one value per channel so that it broadcasts over ``(N, C, ...)`` with `ndim` dimensions."""
+    return values.view(-1, *(1,) * (ndim - 2))

@@ -7,14 +7,11 @@ from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from isnet.batch_statistics import BatchStatistics
+from isnet.calls import Call, Kind
 
-__all__ = ["FirstPass", "Reuse"]
-
-# Position of the weight among the arguments.
-_LAYERS = {F.conv1d: 1, F.conv2d: 1, F.conv3d: 1, F.batch_norm: 3}
+_LAYERS = (Kind.CONVOLUTION, Kind.BATCH_NORM)
 
 
 class _Output(NamedTuple):
@@ -67,11 +64,12 @@ class FirstPass(BatchStatistics):
         self, func: Callable[..., Any], types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
         out = super().__torch_function__(func, types, args, kwargs)
-        if func in _LAYERS:
+        call = Call(func, args, kwargs or {})
+        if call.kind in _LAYERS:
             # A copy of these rows, since the network may overwrite the output.
             rows = out.index_select(0, self._chosen) if len(out) > self._last else None
             self._in_autocast |= torch.is_autocast_enabled(out.device.type)
-            self._outputs.append(_Output(_weight(func, args, kwargs or {}), rows))
+            self._outputs.append(_Output(call.arguments().get("weight"), rows))
         return out
 
     @property
@@ -79,22 +77,12 @@ class FirstPass(BatchStatistics):
         """Whether outputs are kept."""
         return bool(self._outputs)
 
-    def outputs(self) -> Iterator[_Output]:
-        """Iterate over the outputs kept, in the order of the pass."""
-        return iter(self._outputs)
-
-    def copies(self, images: Tensor) -> int:
-        """Return how many times `images` hold the chosen ones.
-
-        Raises
-        ------
-        ValueError
-            If they cannot be the chosen ones.
-        """
+    def outputs(self, images: Tensor) -> tuple[Iterator[_Output], int]:
+        """Return the outputs kept, in the order of the pass, and how many times `images` hold the chosen ones."""
         copies, rest = divmod(len(images), len(self._chosen))
         if rest:
             raise ValueError(f"the first pass was told of {len(self._chosen)} images, but {len(images)} are explained")
-        return copies
+        return iter(self._outputs), copies
 
     def _random_state(self) -> list[Tensor]:
         device = self._chosen.device
@@ -105,23 +93,13 @@ class FirstPass(BatchStatistics):
 class Reuse:
     """Outputs of a first pass, handed out to a second pass that calls the same layers in the same order.
 
-    Parameters
-    ----------
-    first : BatchStatistics or None
-        The first pass. Nothing is handed out unless it is a :class:`FirstPass`.
-    images : Tensor
-        The images of the second pass: the chosen ones, or all of them several times after each other.
-
-    Attributes
-    ----------
-    copies : int
-        How many times.
+    Nothing is handed out unless `first` is a :class:`FirstPass`. The `images` of the second pass are the chosen ones,
+    or all of them several times after each other; `copies` says how many times.
     """
 
     def __init__(self, first: BatchStatistics | None, images: Tensor) -> None:
-        given = isinstance(first, FirstPass)
-        self._outputs = first.outputs() if given else iter(())
-        self.copies = first.copies(images) if given else 1
+        self._outputs: Iterator[_Output]
+        self._outputs, self.copies = first.outputs(images) if isinstance(first, FirstPass) else (iter(()), 1)
 
     def rows(self, weight: Tensor | None) -> Tensor | None:
         """Return what the next layer made of the images, if it has this weight; None if it must be computed."""
@@ -134,12 +112,7 @@ class Reuse:
             return rows
         return rows.expand(self.copies, *rows.shape).flatten(0, 1)
 
-    def pass_by(self, func: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> None:
+    def pass_by(self, call: Call) -> None:
         """Take note of a call that does not depend on the images; if it is a layer, the first pass met it, too."""
-        if func in _LAYERS:
-            self.rows(_weight(func, args, kwargs))
-
-
-def _weight(func: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> Tensor | None:
-    position = _LAYERS[func]
-    return args[position] if len(args) > position else kwargs.get("weight")
+        if call.kind in _LAYERS:
+            self.rows(call.arguments().get("weight"))

@@ -3,33 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from isnet.batch_statistics import BatchStatistics
-from isnet.errors import UnsupportedNetworkError, check_modules
+from isnet.engine import (
+    Engine,
+    Explanation,
+    UnsupportedNetworkError,
+    check_images,
+    check_logits,
+    check_modules,
+    collect_outputs,
+)
 from isnet.first_pass import Reuse
 from isnet.flex_functions import Propagation
 from isnet.flex_trace import FlexTrace
-from isnet.module_outputs import check_layers, collect_outputs, unwrap
 from isnet.quantities import JointLogits, Quantity
-from isnet.rules import Rule
-from isnet.stem import Stem
-
-__all__ = ["Explanation", "LRPFlex"]
+from isnet.rules import ZB, Rule, Stem, ZPlus
 
 
-class Explanation(NamedTuple):
-    """Result of an LRP engine: logits, relevance at the input, and at the outputs of the requested layers."""
-
-    logits: Tensor
-    relevance: Tensor
-    layers: dict[str, Tensor]
-
-
-class LRPFlex:
+class LRPFlex(Engine):
     r"""LRP for any network whose non-linearities are ReLUs, as one modified backward pass per heatmap.
 
     Every ReLU's derivative is replaced by ``a / (a + epsilon)``; all else keeps its derivative. With G the gradient so
@@ -87,70 +83,39 @@ class LRPFlex:
         batch_statistics: Literal["frozen", "differentiated"] = "frozen",
         rules: Sequence[Literal["epsilon", "zplus"]] = ("epsilon",),
     ) -> None:
-        self.model = unwrap(model)
-        check_arguments(epsilon, input_rule, low, high, rules)
+        super().__init__(model, rules, epsilon, input_rule, low, high, layers)
         if batch_statistics not in ("frozen", "differentiated"):
             raise ValueError(f"batch_statistics must be frozen or differentiated, got {batch_statistics!r}")
         check_modules(self.model)
-        self.epsilon, self.input_rule, self.low, self.high = epsilon, input_rule, low, high
-        self.layers, self.rules, self.batch_statistics = tuple(layers), tuple(rules), batch_statistics
-        check_layers(self.model, self.layers)
+        self.batch_statistics = batch_statistics
 
     def __call__(self, images: Tensor, quantity: Quantity, statistics: BatchStatistics | None = None) -> Explanation:
-        """Classify and explain.
-
-        Parameters
-        ----------
-        images : Tensor
-            Shape ``(N, C, H, W)``.
-        quantity : Quantity
-            What to explain: K scores per image.
-        statistics : BatchStatistics, optional
-            Batch statistics of an earlier pass, to be used as constants by batch norms in training mode. Of a
-            :class:`isnet.FirstPass` the layers' outputs are used, too; `images` are then those it was told of, or
-            several times those.
-
-        Returns
-        -------
-        Explanation
-            ``logits`` (N, classes); ``relevance`` (N, K x rules, C, H, W), rule by rule; ``layers``: name ->
-            (N, K x rules, c, h, w). Differentiable while gradients are enabled, else the same numbers, detached.
-
-        Raises
-        ------
-        UnsupportedNetworkError
-            If an operation between the images and the logits has no rule; the message names it and its module.
-        ValueError
-            If the batch is empty, the quantity fits neither rules nor logits, or a layer does not run exactly once.
-        """
         check_images(images)
         create_graph = torch.is_grad_enabled()
         with torch.inference_mode(False), torch.enable_grad():
             explanation = self._explain(images, quantity, statistics, create_graph)
         if create_graph:
             return explanation
-        return Explanation(
-            explanation.logits.detach(),
-            explanation.relevance.detach(),
-            {name: relevance.detach() for name, relevance in explanation.layers.items()},
-        )
+        logits, relevance, layers = explanation
+        return Explanation(logits.detach(), relevance.detach(), {key: value.detach() for key, value in layers.items()})
 
     def _explain(
         self, images: Tensor, quantity: Quantity, statistics: BatchStatistics | None, create_graph: bool
     ) -> Explanation:
         images = self._entrance(images, create_graph)
-        propagation = Propagation(self.epsilon, self.batch_statistics == "frozen")
+        propagation = Propagation(self.batch_statistics == "frozen")
         reuse = Reuse(statistics, images)
         trace, logits, outputs = self._forward(images, propagation, statistics, reuse)
-        stems = [] if self.input_rule == "epsilon" else _stems(trace)
-        targets = [_Target("the first layer", stem.output) for stem in stems] or [_Target("the images", images)]
+        first = self._rules[0].first
+        stems = [] if first is None else _stems(trace)
+        targets = [_Target("the first layer", output) for _, output in stems] or [_Target("the images", images)]
         entrances = len(targets)
-        targets += [_Target(f"layer {name!r}", value, trace.parts(value)) for name, value in outputs.items()]
-        starts = [(rule, *start) for rule in self.rules for start in self._starts(rule, quantity, logits, trace)]
+        targets += [_Target(f"layer {name!r}", value, *trace.parts(value)) for name, value in outputs.items()]
+        starts = [(rule, *start) for rule in self._rules for start in _starts(rule, quantity, logits, trace)]
         maps = [_heatmaps(targets, propagation, *start, create_graph) for start in starts]
         relevance = [torch.stack(of_target) for of_target in zip(*maps, strict=True)]
         layers = {name: found.transpose(0, 1) for name, found in zip(outputs, relevance[entrances:], strict=True)}
-        at_images = self._through(stems, images, relevance, reuse.copies) if stems else relevance[0]
+        at_images = relevance[0] if first is None else _through(first, stems, images, relevance, reuse.copies)
         return Explanation(logits, at_images.transpose(0, 1), layers)
 
     def _entrance(self, images: Tensor, create_graph: bool) -> Tensor:
@@ -161,7 +126,7 @@ class LRPFlex:
         # A tensor of its own, so that nothing changes for the caller. Frozen parameters build no graph by themselves.
         images = images.detach()
         frozen = not all(parameter.requires_grad for parameter in self.model.parameters())
-        return images.requires_grad_() if self.input_rule == "epsilon" or frozen else images
+        return images.requires_grad_() if self._rules[0].first is None or frozen else images
 
     def _forward(
         self, images: Tensor, propagation: Propagation, statistics: BatchStatistics | None, reuse: Reuse
@@ -172,8 +137,8 @@ class LRPFlex:
             self.model,
             entering,
             propagation,
-            positive_parts="zplus" in self.rules,
-            stem_needs_positive=self.input_rule == "epsilon" or bool(self.layers),
+            positive_parts=any(isinstance(rule, ZPlus) for rule in self._rules),
+            stem_needs_positive=self._rules[0].first is None or bool(self.layers),
             statistics=statistics,
             reuse=reuse,
         )
@@ -184,39 +149,35 @@ class LRPFlex:
 
         with collect_outputs(self.model, self.layers, read) as outputs, trace:
             logits = self.model(entering)
-        check_logits(logits, images)
-        if not trace.follows(logits):
-            raise UnsupportedNetworkError(
-                "the logits cannot be traced back to the images: between them lies an operation that torch's functions "
-                "do not show, such as a custom autograd function or compiled code"
-            )
+        check_logits(logits, images, trace.follows(logits))
         return trace, logits, outputs
 
-    def _starts(
-        self, rule: str, quantity: Quantity, logits: Tensor, trace: FlexTrace
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the explained scores of a rule, and the weights with which their gradients start."""
-        if rule == "zplus":
-            if not isinstance(quantity, JointLogits):
-                raise ValueError("the z-plus rule of LRP-Flex explains all outputs at once: use JointLogits()")
-            positive = trace.positive_output(logits)
-            # The virtual positive outputs P pass their relevance on with the damping P / (P + epsilon) of LRP-Block.
-            yield positive, positive / (positive + self.epsilon)
-            return
-        scores = quantity.scores(logits)
-        for index in range(scores.shape[1]):
-            score = scores[:, index]
-            yield score, torch.ones_like(score)
 
-    def _through(self, stems: list[Stem], images: Tensor, relevance: list[Tensor], copies: int) -> Tensor:
-        rule = Rule("epsilon", self.epsilon, (self.low, self.high))
-        parts = []
-        for stem, at_output in zip(stems, relevance, strict=False):
-            # Maps of the same image share what the rule makes of the image alone.
-            inputs = stem.inputs[: len(stem.inputs) // copies]
-            maps = at_output.view(-1, len(inputs), *at_output.shape[2:])
-            parts.append(rule.first_layer(stem.layer, inputs, torch.ones_like(inputs[:1]), maps))
-        return sum(parts).view(-1, *images.shape)
+def _starts(rule: Rule, quantity: Quantity, logits: Tensor, trace: FlexTrace) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the explained scores of a rule, and the weights with which their gradients start."""
+    if isinstance(rule, ZPlus):
+        if not isinstance(quantity, JointLogits):
+            raise ValueError("the z-plus rule of LRP-Flex explains all outputs at once: use JointLogits()")
+        positive = trace.positive_output(logits)
+        # The virtual positive outputs P pass their relevance on with the damping P / (P + epsilon) of LRP-Block.
+        yield positive, positive / (positive + rule.epsilon)
+        return
+    scores = quantity.scores(logits)
+    for index in range(scores.shape[1]):
+        score = scores[:, index]
+        yield score, torch.ones_like(score)
+
+
+def _through(
+    first: ZB, stems: list[tuple[Stem, Tensor]], images: Tensor, relevance: list[Tensor], copies: int
+) -> Tensor:
+    parts = []
+    for (stem, _), at_output in zip(stems, relevance, strict=False):
+        # Maps of the same image share what the rule makes of the image alone.
+        inputs = stem.inputs[: len(stem.inputs) // copies]
+        maps = at_output.view(-1, len(inputs), *at_output.shape[2:])
+        parts.append(first.through(stem.layer, inputs, torch.ones_like(inputs[:1]), maps))
+    return sum(parts[1:], parts[0]).view(-1, *images.shape)
 
 
 class _Target:
@@ -226,19 +187,16 @@ class _Target:
     N = z - P - B, which the graph holds as a function of z and P.
     """
 
-    def __init__(self, name: str, value: Tensor, parts: tuple[Tensor, Tensor | None] | None = None) -> None:
-        self.name, self.value = name, value
-        self.positive, self.bias = parts or (None, None)
+    def __init__(self, name: str, value: Tensor, positive: Tensor | None = None, bias: Tensor | None = None) -> None:
+        self.name, self.value, self.positive, self.bias = name, value, positive, bias
         self.sources = [value] if self.positive is None else [value, self.positive]
 
     def relevance(self, gradients: list[Tensor | None]) -> Tensor:
         """Return the relevance, given the gradients with respect to the sources."""
-        if all(gradient is None for gradient in gradients):
-            raise UnsupportedNetworkError(
-                f"no relevance reaches {self.name}: the explained score does not depend on it"
-            )
-        at_value, at_positive = gradients[0], gradients[1] if len(gradients) > 1 else None
-        if at_positive is None:
+        at_value, at_positive = gradients[0], gradients[-1] if len(gradients) > 1 else None
+        if at_positive is None or self.positive is None:
+            if at_value is None:
+                raise UnsupportedNetworkError(f"no relevance reaches {self.name}: the explained score ignores it")
             return self.value * at_value
         through_positive = self.positive * at_positive
         if at_value is None:
@@ -247,7 +205,7 @@ class _Target:
 
 
 def _heatmaps(
-    targets: list[_Target], propagation: Propagation, rule: str, score: Tensor, weight: Tensor, create_graph: bool
+    targets: list[_Target], propagation: Propagation, rule: Rule, score: Tensor, weight: Tensor, create_graph: bool
 ) -> list[Tensor]:
     """Return the relevance of every target for one score."""
     sources = [source for target in targets for source in target.sources]
@@ -259,7 +217,7 @@ def _heatmaps(
     return [target.relevance([next(gradients) for _ in target.sources]) for target in targets]
 
 
-def _stems(trace: FlexTrace) -> list[Stem]:
+def _stems(trace: FlexTrace) -> list[tuple[Stem, Tensor]]:
     if trace.not_a_stem or not trace.stems:
         found = f"they reach '{trace.not_a_stem}'" if trace.not_a_stem else "no such layer was met"
         raise UnsupportedNetworkError(
@@ -267,31 +225,3 @@ def _stems(trace: FlexTrace) -> list[Stem]:
             f"{found}; use input_rule='epsilon'"
         )
     return trace.stems
-
-
-def check_arguments(epsilon: float, input_rule: str, low: float, high: float, rules: Sequence[str]) -> None:
-    """Raise ValueError for an engine's argument outside its range."""
-    if not epsilon > 0:
-        raise ValueError(f"epsilon must be positive, got {epsilon}")
-    if input_rule not in ("zb", "epsilon"):
-        raise ValueError(f"input_rule must be zb or epsilon, got {input_rule!r}")
-    if not low <= 0 <= high or low == high:
-        raise ValueError(f"the z^B rule needs low <= 0 <= high and low < high, got [{low}, {high}]")
-    if not rules or any(rule not in ("epsilon", "zplus") for rule in rules) or len(set(rules)) < len(rules):
-        raise ValueError(f"rules must name epsilon, zplus, or both, each once, got {tuple(rules)}")
-
-
-def check_images(images: Tensor) -> None:
-    """Raise ValueError for a batch without images, of which networks and rules would make obscure errors."""
-    if not len(images):
-        raise ValueError(f"the batch holds no images (shape {tuple(images.shape)}): leave empty batches out")
-
-
-def check_logits(logits: object, images: Tensor) -> None:
-    """Raise UnsupportedNetworkError unless the network returned one row of logits per image."""
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[0] != images.shape[0]:
-        found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise UnsupportedNetworkError(
-            f"the network must return logits of shape (N, classes), but returned {found}; switch off "
-            "auxiliary outputs (in torchvision, aux_logits=False) or wrap the network"
-        )

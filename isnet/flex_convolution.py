@@ -10,17 +10,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional as F
 
-from isnet.affine_layers import Convolution
+from isnet.affine_layers import Convolution, Geometry, convolve
 from isnet.flex_functions import Propagation
-
-__all__ = ["FlexConvolution"]
 
 # Measured on CPUs, see docs/performance.md. From how many multiplications on the saving exceeds the time that Python
 # needs; where the weight gradient is best taken as a matrix product of few rows; where a convolution with a kernel as
@@ -29,13 +27,6 @@ _MANY_PRODUCTS = 2 * 10**7
 _FEW_ROWS = 64
 _SMALL_IMAGE = 64
 _MANY_CHANNELS = 32
-
-
-class _Geometry(NamedTuple):
-    stride: tuple[int, ...]
-    padding: tuple[int, ...]
-    dilation: tuple[int, ...]
-    groups: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,16 +38,14 @@ class FlexConvolution(Convolution):
     def __call__(self, a: Tensor) -> Tensor:
         if not self._pays(a) or torch.is_autocast_enabled(a.device.type) or a.dtype != self.weight.dtype:
             return super().__call__(a)
-        geometry = _Geometry(self.stride, self.padding, self.dilation, self.groups)
-        return _Convolve.apply(a, self.weight, self.bias, geometry, self.propagation)
+        return _Convolve.apply(a, self.weight, self.bias, self.geometry, self.propagation)
 
-    def reused(self, a: Tensor, rows: Tensor) -> Tensor:
-        """Return `rows`, the output for `a` in another graph: relevance passes on to `a`, gradients to that graph."""
-        geometry = _Geometry(self.stride, self.padding, self.dilation, self.groups)
-        return _Reused.apply(a, self.weight, rows, geometry, self.propagation)
+    def send_back(self, grad: Tensor, weight: Tensor, a: Tensor) -> Tensor:
+        """Send relevance to the input `a`."""
+        return _InputGradient.apply(grad, weight, a.detach(), self.geometry)
 
     def _pays(self, a: Tensor) -> bool:
-        return a.numel() * self.weight.numel() >= _MANY_PRODUCTS * a.shape[1] * math.prod(self.stride)
+        return a.numel() * self.weight.numel() >= _MANY_PRODUCTS * a.shape[1] * math.prod(self.geometry.stride)
 
 
 class _Convolve(Function):
@@ -64,12 +53,12 @@ class _Convolve(Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: _Geometry, propagation: Propagation
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, propagation: Propagation
     ) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.geometry, ctx.propagation = geometry, propagation
         ctx.set_materialize_grads(False)
-        return _convolve(x, weight, bias, geometry)
+        return convolve(x, weight, bias, geometry)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -87,32 +76,11 @@ class _Convolve(Function):
         return found[0], of_weight, found[2], None, None
 
 
-class _Reused(Function):
-    """The output of a convolution in another graph, as if it had been computed in this one."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, rows: Tensor, geometry: _Geometry, propagation: Propagation
-    ) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.geometry, ctx.propagation = geometry, propagation
-        ctx.set_materialize_grads(False)
-        return rows.clone()
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, ...]:
-        if grad is None or ctx.propagation.rule is None:
-            return None, None, grad, None, None
-        x, weight = ctx.saved_tensors
-        relevance = _InputGradient.apply(grad, weight, x.detach(), ctx.geometry) if ctx.needs_input_grad[0] else None
-        return relevance, None, None, None, None
-
-
 class _InputGradient(Function):
     """The gradient of a convolution with respect to its input, as a function of the output's gradient and weights."""
 
     @staticmethod
-    def forward(ctx: Any, grad: Tensor, weight: Tensor, x: Tensor, geometry: _Geometry) -> Tensor:
+    def forward(ctx: Any, grad: Tensor, weight: Tensor, x: Tensor, geometry: Geometry) -> Tensor:
         ctx.save_for_backward(grad, weight)
         ctx.geometry = geometry
         ctx.set_materialize_grads(False)
@@ -130,19 +98,12 @@ class _InputGradient(Function):
         if of_grad and _few_rows(grad, ctx.geometry):
             found_grad = _convolve_by_matrix_product(tangent, weight, grad.shape, ctx.geometry)
         elif of_grad:
-            found_grad = _convolve(tangent, weight, None, ctx.geometry)
+            found_grad = convolve(tangent, weight, None, ctx.geometry)
         found_weight = _weight_gradient(tangent, grad, weight, ctx.geometry) if of_weight else None
         return found_grad, found_weight, None, None
 
 
-def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: _Geometry) -> Tensor:
-    convolution = (F.conv1d, F.conv2d, F.conv3d)[weight.ndim - 3]
-    return convolution(x, weight, bias, *geometry)
-
-
-def _gradients(
-    grad: Tensor, x: Tensor, weight: Tensor, geometry: _Geometry, needed: list[bool]
-) -> tuple[Tensor | None, ...]:
+def _gradients(grad: Tensor, x: Tensor, weight: Tensor, geometry: Geometry, needed: list[bool]) -> tuple[Any, ...]:
     if not any(needed):
         return None, None, None
     stride, padding, dilation, groups = geometry
@@ -151,14 +112,14 @@ def _gradients(
     )
 
 
-def _weight_gradient(x: Tensor, grad: Tensor, weight: Tensor, geometry: _Geometry) -> Tensor:
+def _weight_gradient(x: Tensor, grad: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
     shortcut = _shortcut(grad, weight, geometry)
     if shortcut is not None:
         return shortcut(x, grad, weight, geometry)
     return _gradients(grad, x, weight, geometry, [False, True, False])[1]
 
 
-def _shortcut(grad: Tensor, weight: Tensor, geometry: _Geometry) -> Callable[..., Tensor] | None:
+def _shortcut(grad: Tensor, weight: Tensor, geometry: Geometry) -> Callable[..., Tensor] | None:
     """Return a function that takes the weight gradient of this convolution faster than torch's own, if there is one."""
     if not _plain_on_cpu(grad, geometry):
         return None
@@ -170,34 +131,34 @@ def _shortcut(grad: Tensor, weight: Tensor, geometry: _Geometry) -> Callable[...
     return _by_convolution if dense and positions <= _SMALL_IMAGE and min(weight.shape[:2]) >= _MANY_CHANNELS else None
 
 
-def _plain_on_cpu(grad: Tensor, geometry: _Geometry) -> bool:
+def _plain_on_cpu(grad: Tensor, geometry: Geometry) -> bool:
     return grad.device.type == "cpu" and grad.ndim == 4 and geometry.groups == 1
 
 
-def _few_rows(grad: Tensor, geometry: _Geometry) -> bool:
+def _few_rows(grad: Tensor, geometry: Geometry) -> bool:
     """Say whether a convolution has so few outputs that rearranging its weights would take longer than using them."""
     return _plain_on_cpu(grad, geometry) and len(grad) * grad.shape[2] * grad.shape[3] <= _FEW_ROWS
 
 
-def _convolve_by_matrix_product(x: Tensor, weight: Tensor, shape: torch.Size, geometry: _Geometry) -> Tensor:
+def _convolve_by_matrix_product(x: Tensor, weight: Tensor, shape: torch.Size, geometry: Geometry) -> Tensor:
     stride, padding, dilation, _ = geometry
     windows = F.unfold(x, weight.shape[2:], dilation, padding, stride).transpose(0, 1).flatten(1)
     return (weight.flatten(1) @ windows).view(len(weight), len(x), *shape[2:]).transpose(0, 1)
 
 
-def _input_gradient_by_matrix_product(grad: Tensor, weight: Tensor, x: Tensor, geometry: _Geometry) -> Tensor:
+def _input_gradient_by_matrix_product(grad: Tensor, weight: Tensor, x: Tensor, geometry: Geometry) -> Tensor:
     stride, padding, dilation, _ = geometry
     windows = weight.flatten(1).t() @ grad.transpose(0, 1).flatten(1)
     windows = windows.unflatten(1, (len(grad), -1)).transpose(0, 1)
     return F.fold(windows, x.shape[2:], weight.shape[2:], dilation, padding, stride)
 
 
-def _by_matrix_product(x: Tensor, grad: Tensor, weight: Tensor, geometry: _Geometry) -> Tensor:
+def _by_matrix_product(x: Tensor, grad: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
     stride, padding, dilation, _ = geometry
     windows = F.unfold(x, weight.shape[2:], dilation, padding, stride)
     product = grad.transpose(0, 1).flatten(1) @ windows.transpose(1, 2).flatten(0, 1)
     return product.view_as(weight)
 
 
-def _by_convolution(x: Tensor, grad: Tensor, weight: Tensor, geometry: _Geometry) -> Tensor:
+def _by_convolution(x: Tensor, grad: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
     return F.conv2d(x.transpose(0, 1), grad.transpose(0, 1), padding=geometry.padding).transpose(0, 1)

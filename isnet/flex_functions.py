@@ -6,7 +6,7 @@ the graph (:class:`Propagation`), so nothing is global and two calls cannot dist
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,24 +14,24 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-__all__ = ["DampedReLU", "Propagation", "ReusedBatchNorm", "TrainingBatchNorm"]
+from isnet.batch_statistics import BatchNormCall, per_channel
+from isnet.rules import Epsilon, Rule, ZPlus
 
 
 class Propagation:
-    """The rule under which one call's graph is traversed: None (calculus), "epsilon" or "zplus"."""
+    """The rule under which one call's graph is traversed; None is calculus."""
 
-    def __init__(self, epsilon: float, frozen_statistics: bool) -> None:
-        self.epsilon = epsilon
+    def __init__(self, frozen_statistics: bool) -> None:
         self.frozen_statistics = frozen_statistics
-        self.rule: str | None = None
+        self.rule: Rule | None = None
 
     @property
     def freezes(self) -> bool:
         """Whether batch statistics are constants now; z-plus is defined for constant ones only."""
-        return self.rule == "zplus" or (self.rule is not None and self.frozen_statistics)
+        return isinstance(self.rule, ZPlus) or (self.rule is not None and self.frozen_statistics)
 
     @contextmanager
-    def following(self, rule: str) -> Iterator[None]:
+    def following(self, rule: Rule) -> Iterator[None]:
         """Traverse the graph under `rule` inside the context."""
         self.rule = rule
         try:
@@ -66,15 +66,15 @@ class DampedReLU(Function):
         if grad is None:
             return None, None, None, None
         activation, positive = ctx.saved_tensors
-        rule, epsilon = ctx.propagation.rule, ctx.propagation.epsilon
+        rule = ctx.propagation.rule
         if rule is None:
             return torch.ops.aten.threshold_backward(grad, activation, 0), None, None, None
-        if rule == "epsilon":
+        if isinstance(rule, Epsilon):
             positive = None
-        if rule not in ctx.factors:
+        if type(rule) not in ctx.factors:
             with torch.no_grad():
-                ctx.factors[rule] = _damping_factors(activation, positive, epsilon)
-        damped = _Damp.apply(grad, activation, positive, epsilon, ctx.factors[rule])
+                ctx.factors[type(rule)] = _damping_factors(activation, positive, rule.epsilon)
+        damped = _Damp.apply(grad, activation, positive, rule.epsilon, ctx.factors[type(rule)])
         return (damped, None, None, None) if positive is None else (None, damped, None, None)
 
 
@@ -124,18 +124,11 @@ class TrainingBatchNorm(Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        x: Tensor,
-        weight: Tensor | None,
-        bias: Tensor | None,
-        running: tuple[Tensor | None, ...],
-        momentum: float,
-        eps: float,
-        propagation: Propagation,
+        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, call: BatchNormCall, propagation: Propagation
     ) -> tuple[Tensor, Tensor, Tensor]:
-        out, mean, inverse_std = torch.native_batch_norm(x, weight, bias, *running, True, momentum, eps)
+        out, mean, inverse_std = call.in_training()
         ctx.save_for_backward(x, weight, mean, inverse_std)
-        ctx.eps, ctx.propagation = eps, propagation
+        ctx.eps, ctx.propagation = call.eps, propagation
         ctx.mark_non_differentiable(mean, inverse_std)
         ctx.set_materialize_grads(False)
         return out, mean, inverse_std
@@ -143,39 +136,46 @@ class TrainingBatchNorm(Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
         if grad is None:
-            return (None,) * 7
+            return (None,) * 5
         x, weight, mean, inverse_std = ctx.saved_tensors
         if ctx.propagation.freezes:
-            scale = inverse_std if weight is None else inverse_std * weight
-            return (grad * per_channel(scale, x.ndim), *(None,) * 6)
+            return (scaled(grad, weight, inverse_std), *(None,) * 4)
         needed = [ctx.needs_input_grad[0], weight is not None, weight is not None]
         gradients = torch.ops.aten.native_batch_norm_backward(
             grad, x, weight, None, None, mean, inverse_std, True, ctx.eps, needed
         )
-        return (*gradients, None, None, None, None)
+        return (*gradients, None, None)
 
 
-class ReusedBatchNorm(Function):
-    """The output of a batch norm in another graph: relevance passes its affine map, gradients go to that graph."""
+class Reused(Function):
+    """The output `rows` of a layer in another graph: relevance passes on to x, gradients go to that graph.
+
+    ``send_back(grad, weight, kept)`` is what relevance does at the layer; `kept` is x if it needs it.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor | None, inverse_std: Tensor, rows: Tensor, propagation: Propagation
+        ctx: Any,
+        x: Tensor,
+        kept: Tensor | None,
+        weight: Tensor | None,
+        rows: Tensor,
+        send_back: Callable[[Tensor, Tensor | None, Tensor | None], Tensor],
+        propagation: Propagation,
     ) -> Tensor:
-        ctx.save_for_backward(weight, inverse_std)
-        ctx.propagation = propagation
+        ctx.save_for_backward(weight, kept)
+        ctx.send_back, ctx.propagation = send_back, propagation
         ctx.set_materialize_grads(False)
         return rows.clone()
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, ...]:
         if grad is None or ctx.propagation.rule is None:
-            return None, None, None, grad, None
-        weight, inverse_std = ctx.saved_tensors
-        scale = inverse_std if weight is None else inverse_std * weight
-        return grad * per_channel(scale, grad.ndim), None, None, None, None
+            return None, None, None, grad, None, None
+        relevance = ctx.send_back(grad, *ctx.saved_tensors) if ctx.needs_input_grad[0] else None
+        return relevance, None, None, None, None, None
 
 
-def per_channel(values: Tensor, ndim: int) -> Tensor:
-    """View one value per channel so that it broadcasts over ``(N, C, ...)`` with `ndim` dimensions."""
-    return values.view(-1, *(1,) * (ndim - 2))
+def scaled(grad: Tensor, weight: Tensor | None, inverse_std: Tensor) -> Tensor:
+    """Send what arrives at a batch norm with constant statistics on to its input."""
+    return grad * per_channel(inverse_std if weight is None else inverse_std * weight, grad.ndim)

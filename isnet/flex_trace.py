@@ -1,46 +1,33 @@
-"""Follow one forward pass function by function, so that LRP-Flex can change its backward pass.
+"""Follow one forward pass call by call, so that LRP-Flex can change its backward pass.
 
-A ``TorchFunctionMode`` sees every torch function that the network calls, in this thread and for this call alone: the
-modules are neither changed nor hooked, in-place, reused and functional ReLUs are all reached, and an operation without
-an LRP rule is an error instead of a silently wrong heatmap.
+An operation without an LRP rule is an error instead of a silently wrong heatmap. What only the z-plus rule needs, the
+split of values by sign, is in :mod:`isnet.positive_part`; what a first pass saves, in :mod:`isnet.first_pass`. Both can
+be read past: without them a value's `signed` is None, and no rows are handed out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar, NoReturn
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 
-from isnet import function_names as names
 from isnet import positive_part
 from isnet.affine_layers import Linear
-from isnet.batch_statistics import BatchNormCall, BatchStatistics, Statistics, batch_counters
-from isnet.errors import OF_HOOKS, unsupported_operation
+from isnet.batch_statistics import BatchNormCall, BatchStatistics, Statistics
+from isnet.calls import Call, Kind, TensorTable, Trace, tensors_in
+from isnet.engine import OF_HOOKS, REMEDY, unsupported_operation
 from isnet.first_pass import Reuse
 from isnet.flex_convolution import FlexConvolution
-from isnet.flex_functions import DampedReLU, Propagation, ReusedBatchNorm, TrainingBatchNorm, per_channel
+from isnet.flex_functions import DampedReLU, Propagation, Reused, TrainingBatchNorm, scaled
 from isnet.positive_part import Signed
-from isnet.stem import Stem
-from isnet.tensor_table import TensorTable, tensors_in
+from isnet.rules import Stem
 
-__all__ = ["FlexTrace"]
-
-_AFFINE_ARGUMENTS = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
-_NETWORK_NODES = ("Convolution", "_Convolve", "_Reused", "Relu", "NativeBatchNorm", "MaxPool", "Addmm")
-_HANDLERS = {
-    **dict.fromkeys(names.NONNEGATIVE, "_nonnegative"),
-    **dict.fromkeys(names.ADD | names.SUBTRACT | names.REVERSED_SUBTRACT, "_add"),
-    **dict.fromkeys(names.MULTIPLY | names.DIVIDE | names.NEGATE, "_scale"),
-    **dict.fromkeys(names.CONCATENATE, "_concatenate"),
-    **dict.fromkeys(names.MAX_POOL, "_max_pool"),
-    **dict.fromkeys(names.MAXIMUM, "_maximum"),
-    **dict.fromkeys(names.DROPOUT, "_dropout"),
-}
+_OWN_NODES = tuple(function._backward_cls for function in (DampedReLU, TrainingBatchNorm, Reused))
+_NETWORK_NODES = ("Convolution", "_Convolve", "Relu", "NativeBatchNorm", "MaxPool", "Addmm")
 
 
 @dataclass(frozen=True)
@@ -55,15 +42,11 @@ class _Value:
 _ORDINARY = _Value()
 
 
-class FlexTrace(TorchFunctionMode):
+class FlexTrace(Trace):
     """Run a network's forward pass so that its graph can be traversed under an LRP rule.
 
-    Attributes
-    ----------
-    stems : list of Stem
-        First layers met, with their ReLU outputs.
-    not_a_stem : str or None
-        Name of a function that used the images, or a first layer's output, in a way the z^B rule does not cover.
+    `stems` are the first layers met, with the outputs of their ReLUs; `not_a_stem` names a function that used the
+    images, or a first layer's output, in a way the z^B rule does not cover.
     """
 
     def __init__(
@@ -76,19 +59,16 @@ class FlexTrace(TorchFunctionMode):
         statistics: BatchStatistics | None,
         reuse: Reuse,
     ) -> None:
-        super().__init__()
-        self._model, self._propagation = model, propagation
+        super().__init__(model, statistics)
+        self._propagation, self._reuse = propagation, reuse
         self._positive_parts, self._stem_needs_positive = positive_parts, stem_needs_positive
-        self._replay = None if statistics is None else statistics.replay()
-        self._reuse = reuse
-        self._counters = set() if statistics is None else batch_counters(model)
         self._values: TensorTable[_Value] = TensorTable()
         self._looked_at: TensorTable[bool] = TensorTable()
         signed = None
         if positive_parts and stem_needs_positive and bool((images < 0).any()):
             signed = Signed(images.clamp(min=0))
         self._values[images] = _Value(signed, is_images=True)
-        self.stems: list[Stem] = []
+        self.stems: list[tuple[Stem, Tensor]] = []
         self.not_a_stem: str | None = None
 
     def follows(self, value: Tensor) -> bool:
@@ -100,174 +80,175 @@ class FlexTrace(TorchFunctionMode):
         signed = self._values[value].signed
         return value if signed is None else signed.denominator(value)
 
-    def parts(self, value: Tensor) -> tuple[Tensor, Tensor | None] | None:
-        """Return the positive part and the bias part of `value`; None if it is its own positive part."""
+    def parts(self, value: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Return the positive part and the bias part of `value`; Nones if it is its own positive part."""
         signed = self._values[value].signed
-        return None if signed is None else signed.materialise(value)
+        return (None, None) if signed is None else signed.materialise(value)
 
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple = (), kwargs: dict | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        name = names.name_of(func)
-        tensors = tensors_in((*args, *kwargs.values()))
+    def follow(self, call: Call) -> Any:
+        tensors = call.tensors
         operands = [tensor for tensor in tensors if tensor in self._values or tensor in self._looked_at]
         if not operands:
-            self._reuse.pass_by(func, args, kwargs)
-            return args[0] if name == "add_" and id(args[0]) in self._counters else func(*args, **kwargs)
-        self._refuse_escapes(name, args, kwargs, tensors)
-        if name in names.AFFINE:
-            return self._affine(func, name, args, kwargs)
-        if name in ("relu", "relu_"):
-            return self._relu(name, args, kwargs)
-        if func is F.batch_norm:
-            return self._batch_norm(BatchNormCall.of(*args, **kwargs))
-        if name in _HANDLERS:
-            self._leave_stem(name, operands)
-            return getattr(self, _HANDLERS[name])(func, name, args, kwargs)
-        return self._look_at(func, name, args, kwargs)
+            self._reuse.pass_by(call)
+            return call.run()
+        self._refuse_escapes(call, tensors)
+        handler = self._HANDLERS.get(call.kind)
+        if handler is None:
+            return self._look_at(call)
+        if call.kind not in (Kind.CONVOLUTION, Kind.LINEAR, Kind.RELU, Kind.BATCH_NORM):
+            self._leave_stem(call, operands)
+        return handler(self, call)
 
-    def _refuse_escapes(self, name: str, args: tuple, kwargs: dict, tensors: list[Tensor]) -> None:
-        if name == "__setitem__" or kwargs.get("out") is not None or kwargs.get("rounding_mode") is not None:
-            raise unsupported_operation(self._model, name)
-        if name in names.ESCAPES or (name in names.DETACH and tensors[0].is_floating_point()):
-            raise unsupported_operation(self._model, name, "a value is taken out of the graph by", OF_HOOKS)
-        if self._positive_parts and names.writes_in_place(name, args, kwargs) and args[0]._is_view():
-            raise unsupported_operation(self._model, name, "the z-plus rule cannot follow writing through a view, by")
+    def _refuse(self, call: Call, why: str = "no LRP rule for the operation", remedy: str = REMEDY) -> NoReturn:
+        raise unsupported_operation(self.model, call.name, why, remedy)
+
+    def _arguments(self, call: Call) -> dict[str, Any]:
+        try:
+            return call.arguments()
+        except ValueError as error:
+            self._refuse(call, f"no LRP rule for {error}")
+
+    def _refuse_escapes(self, call: Call, tensors: list[Tensor]) -> None:
+        if call.name == "__setitem__" or call.kwargs.get("out") is not None:
+            self._refuse(call)
+        if call.kind is Kind.ESCAPE or (call.kind is Kind.DETACH and tensors[0].is_floating_point()):
+            self._refuse(call, "a value is taken out of the graph by", OF_HOOKS)
+        written = call.written()
+        if self._positive_parts and written is not None and written._is_view():
+            self._refuse(call, "the z-plus rule cannot follow writing through a view, by")
         if not torch.is_grad_enabled():
-            raise unsupported_operation(self._model, name, "gradients are switched off inside the network at", OF_HOOKS)
+            self._refuse(call, "gradients are switched off inside the network at", OF_HOOKS)
         for tensor in tensors:
             if tensor.grad_fn is not None and tensor not in self._values and _reaches_activations(tensor):
-                raise unsupported_operation(self._model, name, "an activation was lost from sight before")
+                self._refuse(call, "an activation was lost from sight before")
 
-    def _look_at(self, func: Callable, name: str, args: tuple, kwargs: dict) -> Any:
+    def _look_at(self, call: Call) -> Any:
         """Shapes, types and comparisons pass no relevance on, as long as nothing is computed with the comparison."""
-        out = func(*args, **kwargs)
-        for tensor in () if name in names.FACTORIES else tensors_in((out,)):
+        out = call.run()
+        for tensor in () if call.kind is Kind.FACTORY else tensors_in((out,)):
             if tensor.is_floating_point():
-                raise unsupported_operation(self._model, name)
+                self._refuse(call)
             self._looked_at[tensor] = True
         return out
 
-    def _leave_stem(self, name: str, operands: list[Tensor]) -> None:
+    def _leave_stem(self, call: Call, operands: list[Tensor]) -> None:
         for operand in operands:
-            value = self._values.get(operand, _ORDINARY)
-            if (value.stem is not None and name != "clone") or (value.is_images and name not in names.RESHAPE):
-                self.not_a_stem = self.not_a_stem or name
+            value = self._values.get(operand) or _ORDINARY
+            moved = value.is_images and call.kind is not Kind.RESHAPE
+            if moved or (value.stem is not None and call.name != "clone"):
+                self.not_a_stem = self.not_a_stem or call.name
 
-    def _affine(self, func: Callable, name: str, args: tuple, kwargs: dict) -> Tensor:
-        given = dict(zip(_AFFINE_ARGUMENTS, args, strict=False)) | kwargs
+    def _enter(self, out: Tensor, signed: Signed | None = None, stem: Stem | None = None) -> Tensor:
+        """Take note of what a call returned."""
+        self._values[out] = _Value(signed, stem=stem)
+        return out
+
+    def _affine(self, call: Call) -> Tensor:
+        given = self._arguments(call)
         inputs = given.pop("input")
         value = self._values.get(inputs)
         if value is None or self._traced(given["weight"], given.get("bias")):
-            raise unsupported_operation(self._model, name, "no LRP rule for weights that depend on the image, in")
+            self._refuse(call, "no LRP rule for weights that depend on the image, in")
+        layer: FlexConvolution | Linear
         try:
-            layer = Linear(given["weight"], given.get("bias")) if name == "linear" else self._convolution(given)
+            if call.kind is Kind.LINEAR:
+                layer = Linear(given["weight"], given.get("bias"))
+            else:
+                layer = replace(FlexConvolution.of(**given), propagation=self._propagation)
         except ValueError as error:
-            raise unsupported_operation(self._model, name, f"no LRP rule for {error}") from error
+            self._refuse(call, f"no LRP rule for {error}")
         if value.stem is not None:
-            self.not_a_stem = self.not_a_stem or name
+            self.not_a_stem = self.not_a_stem or call.name
         signed = stem = None
         if self._positive_parts and (self._stem_needs_positive or not value.is_images):
             signed = Signed.affine(layer, inputs, value.signed)
         if value.is_images:
             stem = Stem(replace(layer, bias=None if layer.bias is None else layer.bias.detach()), inputs)
-        out = func(*args, **kwargs) if name == "linear" else self._convolve(layer, inputs)
-        self._values[out] = _Value(signed, stem=stem)
-        return out
+        out = self._convolve(layer, inputs) if isinstance(layer, FlexConvolution) else call.run()
+        return self._enter(out, signed, stem)
 
     def _convolve(self, layer: FlexConvolution, inputs: Tensor) -> Tensor:
         rows = self._reuse.rows(layer.weight)
-        return layer(inputs) if rows is None else layer.reused(inputs, rows)
+        if rows is None:
+            return layer(inputs)
+        return Reused.apply(inputs, inputs, layer.weight, rows, layer.send_back, self._propagation)
 
-    def _convolution(self, given: dict[str, Any]) -> FlexConvolution:
-        return replace(FlexConvolution.of(**given), propagation=self._propagation)
-
-    def _relu(self, name: str, args: tuple, kwargs: dict) -> Tensor:
-        z = args[0] if args else kwargs["input"]
-        inplace = name == "relu_" or bool(kwargs.get("inplace", args[1] if len(args) > 1 else False))
+    def _relu(self, call: Call) -> Tensor:
+        z = call.first
         value = self._values[z]
         positive = None
         if self._positive_parts and (value.stem is None or self._stem_needs_positive):
             # A clone, since the ReLU may overwrite z.
             positive = z.clone() if value.signed is None else value.signed.denominator(z)
-        activation = DampedReLU.apply(z, positive, self._propagation, inplace)
+        activation = DampedReLU.apply(z, positive, self._propagation, call.written() is not None)
         if value.stem is not None:
-            self.stems.append(replace(value.stem, output=activation))
+            self.stems.append((value.stem, activation))
         elif value.is_images:
-            self.not_a_stem = self.not_a_stem or name
-        self._values[activation] = _ORDINARY
-        return activation
+            self.not_a_stem = self.not_a_stem or call.name
+        return self._enter(activation)
 
-    def _batch_norm(self, call: BatchNormCall) -> Tensor:
-        value = self._values[call.x]
-        out, statistics = self._normalise(call)
-        signed = None
+    def _batch_norm(self, call: Call) -> Tensor:
+        norm = BatchNormCall(**self._arguments(call))
+        value = self._values.get(norm.input)
+        if value is None or self._traced(norm.weight, norm.bias):
+            self._refuse(call, "no LRP rule for parameters that depend on the image, in")
+        out, statistics = self._normalise(norm)
+        signed = stem = None
         if self._positive_parts and not (value.stem is not None and not self._stem_needs_positive):
-            scale, shift = statistics.scale_and_shift(call.weight, call.bias)
-            signed = (value.signed or Signed(call.x)).scaled(call.x, scale, shift)
-        stem = None
+            scale, shift = statistics.scale_and_shift(norm.weight, norm.bias)
+            signed = (value.signed or Signed(norm.input)).scaled(norm.input, scale, shift)
         if value.stem is not None and not value.stem.normalised:
-            stem = value.stem.followed_by(statistics, call.weight, call.bias)
+            stem = value.stem.followed_by(statistics, norm.weight, norm.bias)
         else:
-            self._leave_stem("batch_norm", [call.x])
-        self._values[out] = _Value(signed, stem=stem)
-        return out
+            self._leave_stem(call, [norm.input])
+        return self._enter(out, signed, stem)
 
-    def _normalise(self, call: BatchNormCall) -> tuple[Tensor, Statistics]:
-        x, running = call.x, (call.running_mean, call.running_var)
-        statistics = None
-        if not call.training:
-            statistics = Statistics.running(*running, call.eps)
-        elif self._replay is not None:
-            statistics = next(self._replay)
-        rows = self._reuse.rows(call.weight)
+    def _normalise(self, norm: BatchNormCall) -> tuple[Tensor, Statistics]:
+        constants = self.constants(norm) if norm.training else norm.running_statistics()
+        rows = self._reuse.rows(norm.weight)
+        if constants is None:
+            out, mean, inverse_std = TrainingBatchNorm.apply(
+                norm.input, norm.weight, norm.bias, norm, self._propagation
+            )
+            return out, norm.statistics(mean, inverse_std)
         if rows is not None:
-            out = ReusedBatchNorm.apply(x, call.weight, statistics.inverse_std, rows, self._propagation)
-            return out, statistics
-        if not call.training:
-            return F.batch_norm(*call), statistics
-        if statistics is not None:
-            scale, shift = statistics.scale_and_shift(call.weight, call.bias)
-            return torch.addcmul(per_channel(shift, x.ndim), x, per_channel(scale, x.ndim)), statistics
-        out, mean, inverse_std = TrainingBatchNorm.apply(
-            x, call.weight, call.bias, running, call.momentum, call.eps, self._propagation
-        )
-        return out, call.statistics(mean, inverse_std)
 
-    def _nonnegative(self, func: Callable, name: str, args: tuple, kwargs: dict) -> Any:
-        source = args[0] if args else kwargs["input"]
+            def send_back(grad: Tensor, weight: Tensor | None, _: None) -> Tensor:
+                return scaled(grad, weight, constants.inverse_std)
+
+            return Reused.apply(norm.input, None, norm.weight, rows, send_back, self._propagation), constants
+        return norm.with_constants(constants) if norm.training else F.batch_norm(*norm), constants
+
+    def _nonnegative(self, call: Call) -> Any:
+        """Linear calls with coefficients >= 0: they act on the positive part of a value exactly as on the value."""
+        source = call.first
         value = self._values.get(source)
         if value is None:
-            raise unsupported_operation(self._model, name, "no LRP rule for indices that depend on the image, in")
-        signed = None
-        if self._positive_parts and names.has_other_terms(name, args, kwargs):
-            raise unsupported_operation(
-                self._model, name, "no z-plus rule for padding with a value other than 0 or negative weights, in"
-            )
-        if value.signed is not None:
-            signed = value.signed.mapped(source, lambda part: func(part, *args[1:], **kwargs))
-        out = func(*args, **kwargs)
-        for index, item in enumerate(out if isinstance(out, (tuple, list)) else (out,)):
+            self._refuse(call, "no LRP rule for indices that depend on the image, in")
+        if self._positive_parts and _has_other_terms(call):
+            self._refuse(call, "no z-plus rule for padding with a value other than 0 or negative weights, in")
+        out = call.run()
+        found = tensors_in((out,))
+        signed = value.signed.mapped(source, call.on) if value.signed is not None and found else None
+        for index, item in enumerate(found):
             if item.is_floating_point():
                 self._values[item] = _Value(
                     None if signed is None else signed[index],
-                    is_images=value.is_images and name in names.RESHAPE,
-                    stem=value.stem if name == "clone" else None,
+                    is_images=value.is_images and call.kind is Kind.RESHAPE,
+                    stem=value.stem if call.name == "clone" else None,
                 )
         return out
 
-    def _add(self, func: Callable, name: str, args: tuple, kwargs: dict) -> Tensor:
-        if kwargs.get("alpha", 1) != 1:
-            raise unsupported_operation(self._model, name, "no LRP rule for a sum with alpha, in")
-        left, right = args[0], args[1] if len(args) > 1 else kwargs["other"]
+    def _add(self, call: Call) -> Tensor:
+        given = self._arguments(call)
+        if given.get("alpha", 1) != 1:
+            self._refuse(call, "no LRP rule for a sum with alpha, in")
         signed = None
         if self._positive_parts:
-            pair = (right, left) if name in names.REVERSED_SUBTRACT else (left, right)
-            signed = self._signed_sum(*pair, subtract=name not in names.ADD)
-        out = func(*args, **kwargs)
-        self._values[out] = _Value(signed)
-        return out
+            pair = (given["input"], given["other"])
+            left, right = reversed(pair) if call.kind is Kind.SUBTRACT_FROM else pair
+            signed = self._signed_sum(left, right, subtract=call.kind is not Kind.ADD)
+        return self._enter(call.run(), signed)
 
     def _signed_sum(self, left: Any, right: Any, subtract: bool) -> Signed | None:
         traced = self._traced(left, right)
@@ -279,70 +260,55 @@ class FlexTrace(TorchFunctionMode):
         signed = self._values[value].signed or Signed(value)
         return signed.times(value, factor, -constant if subtract and value is left else constant)
 
-    def _scale(self, func: Callable, name: str, args: tuple, kwargs: dict) -> Tensor:
-        left, right = args[0], -1.0
-        if name not in names.NEGATE:
-            right = args[1] if len(args) > 1 else kwargs["other"]
+    def _scale(self, call: Call) -> Tensor:
+        given = self._arguments(call)
+        left, right = given["input"], given.get("other", -1.0)
         traced = self._traced(left, right)
-        if (
-            len(traced) != 1
-            or any(item in self._looked_at for item in tensors_in((left, right)))
-            or (name in names.DIVIDE and traced[0] is right)
-        ):
-            raise unsupported_operation(
-                self._model, name, "no LRP rule for the product of two activations (a gate), in"
-            )
+        looked_at = any(item in self._looked_at for item in (left, right))
+        if len(traced) != 1 or looked_at or (call.kind is Kind.DIVIDE and traced[0] is right):
+            self._refuse(call, "no LRP rule for the product of two activations (a gate), in")
         value, factor = (left, right) if traced[0] is left else (right, left)
         signed = None
         if self._positive_parts:
-            factor = 1 / factor if name in names.DIVIDE else factor
+            factor = 1 / factor if call.kind is Kind.DIVIDE else factor
             signed = (self._values[value].signed or Signed(value)).times(value, factor)
-        out = func(*args, **kwargs)
-        self._values[out] = _Value(signed)
-        return out
+        return self._enter(call.run(), signed)
 
     def _traced(self, *items: Any) -> list[Tensor]:
-        return [item for item in items if isinstance(item, Tensor) and item in self._values]
+        return [item for item in items if item in self._values]
 
-    def _concatenate(self, func: Callable, name: str, args: tuple, kwargs: dict) -> Tensor:
-        tensors = list(args[0] if args else kwargs["tensors"])
-        dim = args[1] if len(args) > 1 else kwargs.get("dim", 0)
-        if name == "stack" and len(self._traced(*tensors)) < len(tensors):
+    def _concatenate(self, call: Call) -> Tensor:
+        tensors = list(call.first)
+        if call.kind is Kind.STACK and len(self._traced(*tensors)) < len(tensors):
             # A maximum over a stack with zeros would be a ReLU.
-            raise unsupported_operation(self._model, name, "no LRP rule for constants beside activations, in")
+            self._refuse(call, "no LRP rule for constants beside activations, in")
         signed = None
         if self._positive_parts:
-            values = [self._values.get(item, _Value(Signed(torch.zeros_like(item), item))) for item in tensors]
-            signed = positive_part.concatenate(
-                tensors, [value.signed for value in values], lambda parts: func(parts, dim)
-            )
-        out = func(*args, **kwargs)
-        self._values[out] = _Value(signed)
-        return out
+            values = [self._values.get(item) or _Value(Signed(torch.zeros_like(item), item)) for item in tensors]
+            signed = positive_part.concatenate(tensors, [value.signed for value in values], call.on)
+        return self._enter(call.run(), signed)
 
-    def _max_pool(self, func: Callable, name: str, args: tuple, kwargs: dict) -> Tensor:
-        source = args[0] if args else kwargs["input"]
+    def _max_pool(self, call: Call) -> Tensor:
+        source = call.first
         signed = self._values[source].signed
         if signed is None:
-            out = func(*args, **kwargs)
-            self._values[out] = _ORDINARY
-            return out
-        pool = getattr(F, f"{name.removeprefix('_')}_with_indices")
-        out, indices = pool(*args, **{key: value for key, value in kwargs.items() if key != "return_indices"})
+            return self._enter(call.run())
+        pool = getattr(F, f"{call.name.removeprefix('_')}_with_indices")
+        options = {key: value for key, value in call.kwargs.items() if key != "return_indices"}
+        out, indices = pool(*call.args, **options)
         spatial = 2 if source.ndim > 2 else 1
 
         def routed(part: Tensor) -> Tensor:
             return part.flatten(spatial).gather(-1, indices.flatten(spatial)).view_as(indices)
 
-        self._values[out] = _Value(signed.mapped(source, routed)[0])
-        return out
+        return self._enter(out, signed.mapped(source, routed)[0])
 
-    def _maximum(self, func: Callable, name: str, args: tuple, kwargs: dict) -> Any:
-        source = args[0] if args else kwargs["input"]
-        dims = args[1] if len(args) > 1 else kwargs.get("dim")
-        if source not in self._values or not names.over_space(dims, source.ndim):
-            return self._look_at(func, name, args, kwargs)
-        out = func(*args, **kwargs)
+    def _maximum(self, call: Call) -> Any:
+        given = self._arguments(call)
+        source = given["input"]
+        if source not in self._values or not _over_space(given.get("dim"), source.ndim):
+            return self._look_at(call)
+        out = call.run()
         largest, *indices = tensors_in((out,))
         for item in indices:
             self._looked_at[item] = True
@@ -350,21 +316,44 @@ class FlexTrace(TorchFunctionMode):
         if signed is not None:
             where = source.flatten(2).argmax(2, keepdim=True)
             signed = signed.mapped(source, lambda part: part.flatten(2).gather(2, where).view_as(largest))[0]
-        self._values[largest] = _Value(signed)
+        self._enter(largest, signed)
         return out
 
-    def _dropout(self, func: Callable, name: str, args: tuple, kwargs: dict) -> Tensor:
-        source = args[0] if args else kwargs["input"]
+    def _dropout(self, call: Call) -> Tensor:
+        source = call.first
         signed = self._values[source].signed
         if signed is None:
-            out = func(*args, **kwargs)
-            self._values[out] = _ORDINARY
-            return out
+            return self._enter(call.run())
         # The same units must be dropped from the value and from its positive part.
-        kept = func(torch.ones_like(source), *args[1:], **kwargs)
-        out = source * kept
-        self._values[out] = _Value(signed.times(source, kept))
-        return out
+        kept = call.on(torch.ones_like(source))
+        return self._enter(source * kept, signed.times(source, kept))
+
+    _HANDLERS: ClassVar[dict[Kind | None, Callable[[FlexTrace, Call], Any]]] = {
+        **dict.fromkeys((Kind.CONVOLUTION, Kind.LINEAR), _affine),
+        Kind.RELU: _relu,
+        Kind.BATCH_NORM: _batch_norm,
+        **dict.fromkeys((Kind.RESHAPE, Kind.REARRANGE, Kind.WEIGHTED_SUM, Kind.PAD), _nonnegative),
+        **dict.fromkeys((Kind.AVERAGE_POOL, Kind.MEAN), _nonnegative),
+        **dict.fromkeys((Kind.ADD, Kind.SUBTRACT, Kind.SUBTRACT_FROM), _add),
+        **dict.fromkeys((Kind.MULTIPLY, Kind.DIVIDE, Kind.NEGATE), _scale),
+        **dict.fromkeys((Kind.CONCATENATE, Kind.STACK), _concatenate),
+        Kind.MAX_POOL: _max_pool,
+        Kind.MAXIMUM: _maximum,
+        Kind.DROPOUT: _dropout,
+    }
+
+
+def _over_space(dims: Any, ndim: int) -> bool:
+    """Say whether `dims` are all dimensions of a value but image and channel: a maximum over them is a max pool."""
+    dims = (dims,) if isinstance(dims, int) else dims
+    return isinstance(dims, tuple | list) and ndim > 2 and sorted(dim % ndim for dim in dims) == list(range(2, ndim))
+
+
+def _has_other_terms(call: Call) -> bool:
+    """Say whether a call has negative coefficients or a constant term after all."""
+    if call.kind is Kind.PAD:
+        return bool(call.kwargs.get("value", call.args[3] if len(call.args) > 3 else 0))
+    return any(isinstance(item, str) and item == "bicubic" for item in (*call.args[1:], *call.kwargs.values()))
 
 
 def _reaches_activations(item: Tensor) -> bool:
@@ -374,9 +363,7 @@ def _reaches_activations(item: Tensor) -> bool:
         node = pending.pop()
         if node is None or node in seen:
             continue
-        if isinstance(node, (DampedReLU._backward_cls, TrainingBatchNorm._backward_cls, ReusedBatchNorm._backward_cls)):
-            return True
-        if node.name().startswith(_NETWORK_NODES):
+        if isinstance(node, _OWN_NODES) or node.name().startswith(_NETWORK_NODES):
             return True
         seen.add(node)
         pending.extend(parent for parent, _ in node.next_functions)

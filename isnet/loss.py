@@ -1,4 +1,4 @@
-"""The ISNet's heatmap loss: relevance on the background must vanish, relevance on the foreground must stay alive."""
+"""The heatmap loss: relevance on the background must vanish, on the foreground stay in its natural range."""
 
 from __future__ import annotations
 
@@ -10,10 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from isnet.pooling import gwrp
-
-__all__ = ["HeatmapLoss", "Losses"]
-
 _TINY = 1e-10
 _ACTIVATION_CEILING = 1 - 1e-7
 
@@ -23,6 +19,97 @@ class Losses(NamedTuple):
 
     total: Tensor
     parts: dict[str, Tensor]
+
+
+def gwrp(values: Tensor, decay: float) -> Tensor:
+    r"""Global weighted rank pooling over the last dimension.
+
+    .. math:: \mathrm{GWRP}_d(v) = \sum_i d^i v_{(i)} \Big/ \sum_i d^i, \qquad v_{(0)} \ge v_{(1)} \ge \dots
+
+    ``decay=1`` is the mean, ``decay=0`` the maximum. Ranks whose weight lies below the floating-point resolution of
+    the largest one cannot change the result and are not sorted.
+
+    Parameters
+    ----------
+    values : Tensor
+        Shape ``(..., n)``, n >= 1.
+    decay : float
+        In [0, 1].
+
+    Returns
+    -------
+    Tensor
+        Shape ``(...)``.
+
+    Raises
+    ------
+    ValueError
+        If `decay` lies outside [0, 1].
+
+    Notes
+    -----
+    Kolesnikov and Lampert, "Seed, expand and constrain", ECCV 2016, used by the ISNet's heatmap loss (Nature
+    Communications 15, 291, 2024, Methods).
+    """
+    if not 0.0 <= decay <= 1.0:
+        raise ValueError(f"decay of GWRP must lie in [0, 1], got {decay}")
+    if decay == 1.0:
+        return values.mean(-1)
+    if decay == 0.0:
+        return values.max(-1).values
+    visible = math.ceil(math.log(torch.finfo(values.dtype).eps / 2) / math.log(decay))
+    if visible < values.shape[-1]:
+        ranked = values.topk(visible, dim=-1).values
+    else:
+        ranked = values.sort(dim=-1, descending=True).values
+    weights = decay ** torch.arange(ranked.shape[-1], dtype=values.dtype, device=values.device)
+    return ranked @ (weights / weights.sum())
+
+
+class RelevanceRange(NamedTuple):
+    """Natural range [c1, c2] of the absolute relevance of a heatmap, the foreground bounds of the heatmap loss."""
+
+    c1: float
+    c2: float
+
+
+def relevance_range(totals: Tensor) -> RelevanceRange:
+    """Derive the foreground range of :class:`isnet.HeatmapLoss` from an ordinary classifier's heatmaps.
+
+    ``c1 = max(mean / 5, mean - 3 std)`` and ``c2 = min(25 c1, mean + 3 std)`` with the sample standard deviation over
+    images. Heatmaps whose totals are all equal have no spread: c1 and c2 would be their mean, a range without width.
+
+    Parameters
+    ----------
+    totals : Tensor
+        Total absolute relevance sum|R| of each heatmap, over the whole image, shape ``(images,)`` or ``(images, K)``.
+        The K maps of an image are averaged first. The z-plus and the epsilon maps of a Dual ISNet have ranges of
+        their own: call this once for each.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two images, or the totals are not finite, not >= 0, or all the same.
+
+    Notes
+    -----
+    arXiv 2401.08409, Section III (heuristic for C1 and C2); computed over the training images with a plain classifier.
+    """
+    if totals.ndim not in (1, 2) or totals.shape[0] < 2:
+        raise ValueError(
+            f"totals must have shape (images,) or (images, K) with 2 images or more, got {tuple(totals.shape)}"
+        )
+    if not bool((totals.isfinite() & (totals >= 0)).all()):
+        raise ValueError("totals of absolute relevance must be finite and >= 0")
+    per_image = totals.double() if totals.ndim == 1 else totals.double().mean(1)
+    mean, std = per_image.mean().item(), per_image.std(correction=1).item()
+    if mean == 0:
+        raise ValueError("all heatmaps are zero, so they have no natural range")
+    # Compared rather than read off the deviation, which rounding keeps from 0.
+    if bool((per_image == per_image[0]).all()):
+        raise ValueError(f"all heatmaps have the same total relevance, {mean:g}, so they have no natural range")
+    c1 = max(mean / 5, mean - 3 * std)
+    return RelevanceRange(c1, min(25 * c1, mean + 3 * std))
 
 
 class HeatmapLoss(nn.Module):
@@ -100,6 +187,8 @@ class HeatmapLoss(nn.Module):
         _one_of("foreground", foreground, ("hybrid", "l2", "l1"))
         _one_of("normalization", normalization, ("abs_roi_mean", "roi_mean", "none"))
         _one_of("reduction", reduction, ("mean", "sum", "none"))
+        self.c1: Tensor
+        self.c2: Tensor
         # Not persistent: an ISNet's weights are those of its backbone alone.
         self.register_buffer("c1", lower, persistent=False)
         self.register_buffer("c2", upper, persistent=False)
@@ -136,7 +225,7 @@ class HeatmapLoss(nn.Module):
         losses = self._background(relevance, magnitude - inside, total, mask)
         if self.w2 != 0:
             losses = self.w1 * losses + self.w2 * self._foreground(total)
-        return {"mean": losses.mean, "sum": losses.sum, "none": losses.clone}[self.reduction]()
+        return losses.mean() if self.reduction == "mean" else losses.sum() if self.reduction == "sum" else losses
 
     def _background(self, relevance: Tensor, outside: Tensor, total: Tensor, mask: Tensor) -> Tensor:
         pooled = self._normalise(gwrp(outside.flatten(3), self.decay), relevance, total, mask)
@@ -178,7 +267,7 @@ def _fit_mask(masks: Tensor, relevance: Tensor) -> Tensor:
             f"{tuple(relevance.shape)} and {tuple(masks.shape)}"
         )
     mask = masks.to(relevance.dtype)
-    size = relevance.shape[-2:]
+    size = (relevance.shape[-2], relevance.shape[-1])
     if mask.shape[-2:] != size:
         mask = (F.adaptive_avg_pool2d(mask, size) > 0).to(relevance.dtype)
     if mask.shape[1] != relevance.shape[2]:

@@ -22,9 +22,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from isnet.affine_layers import Linear, Weighted
-from isnet.flex_functions import per_channel
-
-__all__ = ["Signed"]
+from isnet.batch_statistics import per_channel
 
 
 @dataclass(frozen=True)
@@ -33,27 +31,28 @@ class _Fused:
 
     layer: Weighted
     inputs: Tensor
-    scale: Tensor | None = None
-    shift: Tensor | None = None
+    norm: tuple[Tensor, Tensor] | None = None
+    """Scale and shift of the output channels."""
 
     def followed_by(self, scale: Tensor, shift: Tensor) -> _Fused:
         """Return the map followed by ``scale * z + shift`` in every output channel."""
-        if self.scale is None:
-            return replace(self, scale=scale, shift=shift)
-        return replace(self, scale=self.scale * scale, shift=self.shift * scale + shift)
+        if self.norm is not None:
+            scale, shift = self.norm[0] * scale, self.norm[1] * scale + shift
+        return replace(self, norm=(scale, shift))
 
     def positive(self) -> Tensor:
         """Return what positive weights make of the inputs."""
         linear = self.layer.without_bias()
-        if self.scale is None:
+        if self.norm is None:
             return linear.positive()(self.inputs)
-        return replace(linear, weight=_PositiveWeight.apply(linear.weight, self.scale))(self.inputs)
+        return replace(linear, weight=_PositiveWeight.apply(linear.weight, self.norm[0]))(self.inputs)
 
     def bias(self, ndim: int) -> Tensor | None:
         """Return the bias, as it broadcasts over an output of `ndim` dimensions."""
         bias = self.layer.bias
-        if self.scale is not None:
-            bias = self.shift if bias is None else bias * self.scale + self.shift
+        if self.norm is not None:
+            scale, shift = self.norm
+            bias = shift if bias is None else bias * scale + shift
         return _own_bias(replace(self.layer, bias=bias), ndim)
 
 
@@ -86,14 +85,14 @@ def _per_output(scale: Tensor, weight: Tensor) -> Tensor:
 class Signed:
     """Positive part and bias part of one value. A value without one is non-negative: P is the value, N = B = 0."""
 
-    def __init__(self, positive: Tensor | None, bias: Tensor | None = None, fused: _Fused | None = None) -> None:
-        self._positive, self._bias, self._fused = positive, bias, fused
+    def __init__(self, positive: Tensor | _Fused, bias: Tensor | None = None) -> None:
+        self._positive, self._bias = positive, bias
 
     @classmethod
     def affine(cls, layer: Weighted, inputs: Tensor, source: Signed | None) -> Signed:
         """Split the output of a convolution or linear layer for `inputs`, whose own split is `source`."""
         if source is None:
-            return cls(None, fused=_Fused(layer, inputs))
+            return cls(_Fused(layer, inputs))
         positive, negative, constant = source.parts(inputs)
         linear = layer.without_bias()
         split = linear.positive()(positive) + linear.negative()(negative)
@@ -103,8 +102,9 @@ class Signed:
     def scaled(self, value: Tensor, scale: Tensor, shift: Tensor) -> Signed:
         """Split ``scale * value + shift`` with one scale and shift per channel (batch norm)."""
         # A linear layer's outputs are its last dimension, batch norm's channels the second one.
-        if self._fused is not None and (value.ndim == 2 or not isinstance(self._fused.layer, Linear)):
-            return Signed(None, fused=self._fused.followed_by(scale, shift))
+        fused = self._positive
+        if isinstance(fused, _Fused) and (value.ndim == 2 or not isinstance(fused.layer, Linear)):
+            return Signed(fused.followed_by(scale, shift))
         return self.times(value, per_channel(scale, value.ndim), per_channel(shift, value.ndim))
 
     def times(self, value: Tensor, factor: Tensor | float, offset: Tensor | None = None) -> Signed:
@@ -126,10 +126,11 @@ class Signed:
 
     def materialise(self, value: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return P and B; B broadcasts over `value`."""
-        if self._positive is None:
-            self._positive, self._bias = self._fused.positive(), self._fused.bias(value.ndim)
-            self._fused = None
-        return self._positive, self._bias
+        positive = self._positive
+        if isinstance(positive, _Fused):
+            self._bias = positive.bias(value.ndim)
+            self._positive = positive = positive.positive()
+        return positive, self._bias
 
     def parts(self, value: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return P, N and B of `value`."""

@@ -14,8 +14,6 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-__all__ = ["EveryLogit", "JointLogits", "Logit", "Quantity", "RandomLogit", "SoftmaxEta"]
-
 
 class Quantity(ABC):
     """A quantity to explain. Instances hold no tensors of a particular network and can be reused across calls."""
@@ -36,7 +34,7 @@ class Quantity(ABC):
         """
 
 
-class _ClassQuantity(Quantity):
+class ClassQuantity(Quantity):
     """A quantity that belongs to chosen classes."""
 
     @abstractmethod
@@ -48,7 +46,7 @@ class _ClassQuantity(Quantity):
 
 
 @dataclass(frozen=True)
-class EveryLogit(_ClassQuantity):
+class EveryLogit(ClassQuantity):
     """Every logit, one map per class (original ISNet, Nature Communications 15, 291, 2024)."""
 
     def classes(self, logits: Tensor) -> Tensor:
@@ -57,7 +55,7 @@ class EveryLogit(_ClassQuantity):
 
 
 @dataclass(frozen=True)
-class Logit(_ClassQuantity):
+class Logit(ClassQuantity):
     """One given logit per image.
 
     Parameters
@@ -73,7 +71,7 @@ class Logit(_ClassQuantity):
 
 
 @dataclass(frozen=True)
-class RandomLogit(_ClassQuantity):
+class RandomLogit(ClassQuantity):
     """One random logit per image: the top logit with probability `p_top`, else another one uniformly.
 
     Drawn independently for every image and call (Stochastic ISNet). The paper says that half of the draws take the
@@ -107,7 +105,7 @@ class RandomLogit(_ClassQuantity):
 
 
 @dataclass(frozen=True)
-class SoftmaxEta(_ClassQuantity):
+class SoftmaxEta(ClassQuantity):
     """The softmax-based quantity eta of one class per image (Selective ISNet).
 
     ``eta_c = log(p_c + eps) - log(1 - p_c + eps)`` with ``p = softmax(logits)``. It depends on all logits, and in the

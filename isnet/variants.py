@@ -12,14 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from isnet.block import LRPBlock
+from isnet.engine import Engine, check_images, check_layers, unwrap
 from isnet.first_pass import FirstPass
-from isnet.flex import LRPFlex, check_images
-from isnet.loss import HeatmapLoss, Losses
-from isnet.module_outputs import check_layers, unwrap
-from isnet.pooling import gwrp
+from isnet.flex import LRPFlex
+from isnet.loss import HeatmapLoss, Losses, gwrp
 from isnet.quantities import EveryLogit, JointLogits, Logit, Quantity, RandomLogit, SoftmaxEta
-
-__all__ = ["INPUT", "DualISNet", "ISNet", "OriginalISNet", "SelectiveISNet", "StochasticISNet"]
 
 INPUT = "input"
 """Key of the heatmap at the image, beside the names of supervised layers."""
@@ -104,19 +101,15 @@ class ISNet(nn.Module, ABC):
         self.heatmap_weight, self.layer_decay, self.heatmap_fraction = heatmap_weight, layer_decay, heatmap_fraction
         self.generator = generator
         self._losses = nn.ModuleList(_one_loss_each(loss, (INPUT, *layers)))
+        self.class_weights: Tensor | None
         self.register_buffer("class_weights", class_weights, persistent=False)
-        engine: dict[str, Any] = {
-            "epsilon": epsilon,
-            "input_rule": input_rule,
-            "low": low,
-            "high": high,
-            "layers": layers,
-            "rules": self.rules,
-        }
+        options: dict[str, Any] = {"epsilon": epsilon, "input_rule": input_rule, "low": low, "high": high}
+        options |= {"layers": layers, "rules": self.rules}
+        self._explain: Engine
         if propagation == "flex":
-            self._explain = LRPFlex(backbone, batch_statistics=batch_statistics, **engine)
+            self._explain = LRPFlex(backbone, batch_statistics=batch_statistics, **options)
         elif propagation == "block":
-            self._explain = LRPBlock(backbone, **engine)
+            self._explain = LRPBlock(backbone, **options)
         else:
             raise ValueError(f"propagation must be flex or block, got {propagation!r}")
 

@@ -7,7 +7,10 @@ import sys
 # more when the process ends, takes a third of what a short job needs.
 gc.set_threshold(100_000, 50, 50)
 
-from isnet_bench.cli import main  # noqa: E402
+try:
+    from isnet_bench.cli import main
+except ModuleNotFoundError as error:
+    sys.exit(f"error: the package {error.name} is missing; install what the benchmark needs: pip install '.[bench]'")
 
 status = main()
 gc.freeze()

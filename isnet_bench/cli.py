@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from isnet_bench import config as configuration
-from isnet_bench import studies
-from isnet_bench.errors import BenchError
+from isnet_bench.config import Config
+from isnet_bench.io.errors import BenchError
+from isnet_bench.layout import INFO, RECORD, Layout
+
+if TYPE_CHECKING:
+    from isnet_bench.training.runs import Job
 
 log = logging.getLogger(__name__)
 
@@ -31,15 +36,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     int
         The exit status: 0, or 2 after an error of the user's, which is one line on stderr.
     """
-    args = _parser().parse_args(argv)
+    args = parser().parse_args(argv)
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
     for package in ("isnet", "baselines", "isnet_bench"):
         logging.getLogger(package).setLevel(logging.INFO)
     try:
-        config = configuration.load(args.config) if "config" in args else {}
-        if getattr(args, "experiment", None) is not None:
-            configuration.experiment_entries(config, args.experiment)
-        args.run_verb(args, config)
+        config = configuration.load(args.config) if "config" in args else Config()
+        args.run_verb(args, config, Layout(getattr(args, "results", None) or config.results))
     except BenchError as error:
         sys.stderr.write(f"error: {error}\n")
         return FAILED
@@ -49,218 +52,157 @@ def main(argv: Sequence[str] | None = None) -> int:
 # Each verb imports its own stage: a table needs no trainer, and the trainer's imports alone take seconds.
 
 
-def _manifest(args: argparse.Namespace, config: dict[str, Any]) -> None:
-    from isnet_bench.builders import assembly
+def _manifest(args: argparse.Namespace, config: Config, layout: Layout) -> None:
+    from isnet_bench.data.xray.builders import assembly
 
     if (args.collection is None or args.folder is None) == (args.combine is None):
         raise BenchError("manifest takes either --collection and --folder, or --combine")
     if args.combine:
         assembly.combine(args.combine, args.out)
         return
-    settings = assembly.Settings(
-        split=args.split,
-        val_share=args.val_share,
-        test_iid_share=args.test_iid_share,
-        part=args.part,
-        views=args.views,
-        masked=args.masked,
-        labels=dict(args.map),
-        limit=args.limit,
-        seed=args.seed,
-    )
+    given = {key: getattr(args, key) for key in ("split", "val_share", "test_iid_share", "part", "views", "masked")}
+    given |= {"labels": dict(args.map), "limit": args.limit, "seed": args.seed}
+    settings = configuration.fill(assembly.Settings, given, "manifest")
     assembly.build(args.collection, args.folder, args.out, settings)
 
 
-def _prepare(args: argparse.Namespace, config: dict[str, Any]) -> None:
+def _prepare(args: argparse.Namespace, config: Config, layout: Layout) -> None:
     from isnet_bench import data
 
-    data.prepare(args.experiment, config, args.out or _data_folder(args, config))
+    data.prepare(args.experiment, config, args.out or layout.data(args.experiment))
 
 
-def _segment(args: argparse.Namespace, config: dict[str, Any]) -> None:
-    from isnet_bench import segmentation
+def _segment(args: argparse.Namespace, config: Config, layout: Layout) -> None:
+    from isnet_bench.training import segmentation
 
-    segmentation.segment(config, args.out or _root(config) / "segment")
-
-
-def _range(args: argparse.Namespace, config: dict[str, Any]) -> None:
-    if configuration.range_id(config, args.experiment, args.method) is None:
-        raise BenchError(f"method {args.method} of experiment {args.experiment} needs no relevance range")
-    folder, out = _prepared(args, config), args.out or _range_file(args, config)
-    _measure(args, config, folder, out)
+    segmentation.segment(config, args.out or layout.segment())
 
 
-def _measure(args: argparse.Namespace, config: dict[str, Any], folder: Path, out: Path) -> None:
+def _range(args: argparse.Namespace, config: Config, layout: Layout) -> None:
+    range_id = config.range_id(args.experiment, args.row)
+    if range_id is None:
+        raise BenchError(f"row {args.row} of experiment {args.experiment} needs no relevance range")
+    out = args.out or layout.range(args.experiment, range_id, args.seed)
+    _measure(_job(args, config, layout), layout, out, args.classifier)
+
+
+def _train(args: argparse.Namespace, config: Config, layout: Layout) -> None:
+    from isnet_bench.training import train as training
+
+    range_id, measured = config.range_id(args.experiment, args.row), None
+    job = _job(args, config, layout)
+    if range_id is not None:
+        measured = args.range or layout.range(args.experiment, range_id, args.seed)
+        if args.range is None and not measured.is_file():
+            log.info("%s is not there yet, so the relevance range is measured first", measured)
+            _measure(job, layout, measured)
+    training.train(job, args.out or layout.run(args.experiment, args.row, args.seed), measured)
+
+
+def _measure(job: Job, layout: Layout, out: Path, classifier: Path | None = None) -> None:
     """Measure a relevance range; the classifier of the layout is trained first where it is not there."""
-    from isnet_bench import ranges
+    from isnet_bench.training import ranges
 
-    classifier = getattr(args, "classifier", None)
     if classifier is None:
-        classifier = _root(config) / args.experiment / "range" / "classifier" / f"seed{args.seed}"
-        if not (classifier / "run.json").is_file():
+        classifier = layout.range_classifier(job.experiment, job.seed)
+        if not (classifier / RECORD).is_file():
             log.info("%s is not there yet, so this classifier is trained first", classifier)
-            ranges.train_classifier(config, args.experiment, args.seed, folder, classifier)
-    part = configuration.prune(config, args.experiment, args.method, "range")
-    ranges.measure(part, args.experiment, args.seed, folder, classifier, out)
+            ranges.train_classifier(job, classifier)
+    ranges.measure(job, classifier, out)
 
 
-def _train(args: argparse.Namespace, config: dict[str, Any]) -> None:
-    from isnet_bench import training
+def _evaluate(args: argparse.Namespace, config: Config, layout: Layout) -> None:
+    from isnet_bench.evaluation import evaluate as evaluation
 
-    needs_range = configuration.range_id(config, args.experiment, args.method) is not None
-    folder = _prepared(args, config)
-    measured = _measured(args, config, folder) if needs_range else None
-    out = args.out or _run_folder(args, config)
-    training.train(config, args.experiment, args.method, args.seed, folder, out, measured)
+    stage = {"evaluate": evaluation.evaluate, "mediate": evaluation.mediate}[args.verb]
+    stage(_job(args, config, layout), args.run or layout.run(args.experiment, args.row, args.seed))
 
 
-def _evaluate(args: argparse.Namespace, config: dict[str, Any]) -> None:
-    from isnet_bench import evaluation
+def _job(args: argparse.Namespace, config: Config, layout: Layout) -> Job:
+    """Return the run that is meant; the data of the layout are prepared first where they are not there."""
+    from isnet_bench import data
+    from isnet_bench.training.runs import Job
 
-    folder, run = _prepared(args, config), args.run or _run_folder(args, config)
-    evaluation.evaluate(config, args.experiment, args.method, args.seed, folder, run)
-
-
-def _mediate(args: argparse.Namespace, config: dict[str, Any]) -> None:
-    from isnet_bench import evaluation
-
-    folder, run = _prepared(args, config), args.run or _run_folder(args, config)
-    evaluation.mediate(config, args.experiment, args.method, args.seed, folder, run)
+    folder = args.data or layout.data(args.experiment)
+    if args.data is None and not (folder / INFO).is_file():
+        log.info("%s holds no data yet, so they are prepared first", folder)
+        data.prepare(args.experiment, config, folder)
+    return Job(config, args.experiment, args.row, args.seed, folder)
 
 
-def _tune(args: argparse.Namespace, config: dict[str, Any]) -> None:
-    from isnet_bench import tuning
+def _catalog(args: argparse.Namespace, config: Config, layout: Layout) -> None:
+    from isnet_bench.methods import catalog
 
-    if "tuning" not in config:
-        raise BenchError("the configuration has no key tuning, so there is nothing to choose among")
-    results = args.results or _root(config)
-    tuning.select(config, results, args.out or results / "tables" / "tuning")
+    if args.verb == "schema":
+        catalog.write()
+    else:
+        sys.stdout.write(json.dumps(catalog.cards(tuple(args.plugins))) + "\n")
 
 
-def _study(args: argparse.Namespace, config: dict[str, Any]) -> None:
+def _check(args: argparse.Namespace, config: Config, layout: Layout) -> None:
+    """Say of each check of another's file, as it is done, whether it holds."""
+    if args.verb == "check-method":
+        from isnet_bench.methods import conformance as methods
+
+        results = methods.check(args.file)
+    else:
+        from isnet_bench.data import conformance as data
+
+        results = data.check(args.file, args.settings)
+    failed = 0
+    for check, problem in results:
+        failed += bool(problem)
+        sys.stdout.write(f"{'FAILS' if problem else 'holds'}  {check}{f': {problem}' if problem else ''}\n")
+        sys.stdout.flush()
+    if failed:
+        raise BenchError(f"{failed} of the checks above failed")
+
+
+def _collect(args: argparse.Namespace, config: Config, layout: Layout) -> None:
+    from isnet_bench.reporting import collect
+
+    name = args.experiment or args.study
+    collect.collect(config, name, layout.root, layout.collected(name))
+
+
+def _report(args: argparse.Namespace, config: Config, layout: Layout) -> None:
     from isnet_bench.reporting import outputs
 
-    results = args.results or _root(config)
-    table, figure = args.out or results / "tables" / args.study, args.figure or results / "figures" / args.study
-    outputs.write_study(config, args.study, results, table, figure)
+    match args.verb:
+        case "tables":
+            outputs.write_tables(config, args.experiment, layout.root, layout.table(args.experiment))
+        case "figures":
+            out = layout.figure(f"{args.experiment}_{args.kind}")
+            outputs.write_figure(args.kind, config, args.experiment, layout.root, out)
+        case "study":
+            outputs.write_study(config, args.study, layout.root)
+        case "timing":
+            for case in _cases(args, config):
+                outputs.write_timing(config, case, layout.root)
+        case "redraw":
+            outputs.redraw(config, layout.root)
 
 
-def _time(args: argparse.Namespace, config: dict[str, Any]) -> None:
-    from isnet_bench import timing
+def _time(args: argparse.Namespace, config: Config, layout: Layout) -> None:
+    from isnet_bench.timing import summary as timing
 
-    for study in _studies(args, config, args.out or args.table):
-        end = studies.suffix(study)
-        out = args.out or _root(config) / "timing" / f"training_step{end}.json"
-        timing.run(config, out, study)
-        timing.table(out, args.table or _root(config) / "tables" / f"timing{end}.csv")
+    for case in _cases(args, config):
+        timing.run(config, layout.timing(config.case(case).suffix), case)
 
 
-def _tables(args: argparse.Namespace, config: dict[str, Any]) -> None:
-    from isnet_bench.reporting import comparison, tables
-
-    results = args.results or _root(config)
-    out = args.out or results / "tables" / args.experiment
-    tables.write(config, args.experiment, results, out)
-    comparison.write(config, args.experiment, results, out.with_name(f"{out.name}_comparison"))
-
-
-def _page(args: argparse.Namespace, config: dict[str, Any]) -> None:
-    from isnet_bench.reporting import outputs, timing_page
-
-    results = args.results or _root(config)
-    for study in _studies(args, config, args.out):
-        out = args.out or results / "tables" / f"timing{studies.suffix(study)}.html"
-        timing_page.write(outputs.timing_json(results, study), out)
-
-
-def _figures(args: argparse.Namespace, config: dict[str, Any]) -> None:
-    from isnet_bench.reporting import outputs
-
-    results = args.results or _root(config)
-    if args.kind in ("timing", "memory"):
-        _timing_figures(args, config, results)
-        return
-    if args.experiment is None:
-        raise BenchError(f"--kind {args.kind} needs --experiment")
-    out = args.out or results / "figures" / f"{args.experiment}_{args.kind}"
-    outputs.draw(args.kind, config, args.experiment, results, out)
-
-
-def _timing_figures(args: argparse.Namespace, config: dict[str, Any], results: Path) -> None:
-    from isnet_bench.reporting import outputs
-
-    quantity = "memory" if args.kind == "memory" else "time"
-    for study in _studies(args, config, args.out):
-        out = args.out or results / "figures" / f"training_{quantity}_vs_classes{studies.suffix(study)}"
-        outputs.draw_timing(quantity, config, results, out, study)
-
-
-def _redraw(args: argparse.Namespace, config: dict[str, Any]) -> None:
-    from isnet_bench.reporting import outputs
-
-    outputs.redraw(config, args.results or _root(config))
-
-
-def _publish(args: argparse.Namespace, config: dict[str, Any]) -> None:
+def _publish(args: argparse.Namespace, config: Config, layout: Layout) -> None:
     from isnet_bench.reporting import publishing
 
     # JSON text is YAML, too.
     text = args.config if args.config.lstrip().startswith("{") else Path(args.config).read_text(encoding="utf-8")
-    results = args.results or _root(config)
-    publishing.publish(config, text, results, args.out or results / "published")
+    publishing.publish(config, text, layout.root, args.out or layout.published())
 
 
-def _studies(args: argparse.Namespace, config: dict[str, Any], place: Path | None) -> list[str]:
-    """Return the timing studies that are meant: all of them, where none is named."""
-    known = studies.names(config)
-    if not known:
+def _cases(args: argparse.Namespace, config: Config) -> list[str]:
+    """Return the timing cases that are meant: all of them, where none is named."""
+    if not config.cases:
         raise BenchError("the configuration has no key timing, so there is nothing to time")
-    if args.study is not None:
-        return [args.study]
-    if place is not None and len(known) > 1:
-        raise BenchError(f"{place} is a place for one timing study; say which with --study: {', '.join(known)}")
-    return known
-
-
-def _root(config: dict[str, Any]) -> Path:
-    return Path(config["results"])
-
-
-def _data_folder(args: argparse.Namespace, config: dict[str, Any]) -> Path:
-    return _root(config) / "data" / args.experiment
-
-
-def _range_file(args: argparse.Namespace, config: dict[str, Any]) -> Path:
-    range_id = configuration.range_id(config, args.experiment, args.method)
-    return _root(config) / args.experiment / "range" / range_id / f"seed{args.seed}.json"
-
-
-def _run_folder(args: argparse.Namespace, config: dict[str, Any]) -> Path:
-    return _root(config) / args.experiment / args.method / f"seed{args.seed}"
-
-
-def _prepared(args: argparse.Namespace, config: dict[str, Any]) -> Path:
-    """Return the data folder; that of the layout is filled first where it is not there."""
-    if args.data is not None:
-        return args.data
-    folder = _data_folder(args, config)
-    if not (folder / "data.json").is_file():
-        log.info("%s holds no data yet, so they are prepared first", folder)
-        from isnet_bench import data
-
-        data.prepare(args.experiment, config, folder)
-    return folder
-
-
-def _measured(args: argparse.Namespace, config: dict[str, Any], folder: Path) -> Path:
-    """Return the relevance range's file; that of the layout is measured first where it is not there."""
-    if args.range is not None:
-        return args.range
-    file = _range_file(args, config)
-    if not file.is_file():
-        log.info("%s is not there yet, so the relevance range is measured first", file)
-        _measure(args, config, folder, file)
-    return file
+    return [args.case] if args.case else list(config.cases)
 
 
 def _seed(text: str) -> int:
@@ -276,14 +218,19 @@ def _label(text: str) -> tuple[str, str]:
     return finding, label
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m isnet_bench", description=__doc__)
-    verbs = parser.add_subparsers(metavar="VERB", required=True)
-
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    whole = argparse.ArgumentParser(prog="python -m isnet_bench", description=__doc__)
+    verbs = whole.add_subparsers(metavar="VERB", dest="verb", required=True)
     _add_manifest(verbs)
+    _add_runs(verbs)
+    _add_reports(verbs)
+    _add_extending(verbs)
+    return whole
 
-    verb = _verb(verbs, "prepare", _prepare, "make the images and masks of an experiment")
-    verb.add_argument("--experiment", required=True)
+
+def _add_runs(verbs: Any) -> None:
+    verb = _verb(verbs, "prepare", _prepare, "make the images and masks of an experiment", "experiment")
     verb.add_argument("--out", type=Path, help="folder (default: RESULTS/data/EXPERIMENT)")
 
     verb = _verb(verbs, "segment", _segment, "train a U-Net on given lung masks, and predict those that are missing")
@@ -301,60 +248,77 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--range", type=Path, help="file of the relevance range, for the methods that need it")
     verb.add_argument("--out", type=Path, help="folder (default: RESULTS/EXPERIMENT/METHOD/seedK)")
 
-    verb = _verb(verbs, "evaluate", _evaluate, "test a trained network: accuracies and background relevance")
-    _add_trained(verb)
+    for name, text in (
+        ("evaluate", "test a trained network: accuracies and background relevance"),
+        ("mediate", "find the units by which the background changes predictions"),
+    ):
+        verb = _verb(verbs, name, _evaluate, text)
+        _add_run(verb)
+        verb.add_argument("--run", type=Path, help="folder of the training (default: RESULTS/EXPERIMENT/METHOD/seedK)")
 
-    verb = _verb(verbs, "mediate", _mediate, "find the units by which the background changes predictions")
-    _add_trained(verb)
 
-    verb = _verb(verbs, "tune", _tune, "choose among the trained candidates of each method, by validation images alone")
-    _add_report(verb, "RESULTS/tables/tuning")
+def _add_reports(verbs: Any) -> None:
+    verb = _verb(verbs, "collect", _collect, "gather the finished runs of an experiment or a study in a few tidy files")
+    name = verb.add_mutually_exclusive_group(required=True)
+    name.add_argument("--experiment")
+    name.add_argument("--study")
 
-    verb = _verb(verbs, "study", _study, "write the table of a study's trained and tested runs, and draw its figure")
+    text = "write a collected experiment's tables as csv, Markdown, LaTeX and HTML"
+    _verb(verbs, "tables", _report, text, "experiment")
+
+    verb = _verb(verbs, "figures", _report, "draw a figure of a collected experiment as pdf and png", "experiment")
+    verb.add_argument("--kind", required=True, choices=["accuracy", "heatmaps", "tradeoff"])
+
+    text = "write a collected study's table, and draw its figure or choose a candidate"
+    verb = _verb(verbs, "study", _report, text)
     verb.add_argument("--study", required=True, help="one of the configuration's studies")
-    _add_report(verb, "RESULTS/tables/STUDY")
-    verb.add_argument("--figure", type=Path, help="path without suffix (default: RESULTS/figures/STUDY)")
 
-    verb = _verb(verbs, "time", _time, "measure the time of a training step against the number of classes")
-    _add_study(verb)
-    verb.add_argument("--out", type=Path, help="pytest-benchmark JSON (default: RESULTS/timing/training_step.json)")
-    verb.add_argument("--table", type=Path, help="csv (default: RESULTS/tables/timing.csv)")
+    for name, run, text in (
+        ("time", _time, "measure the time of a training step against the number of classes"),
+        ("timing", _report, "write the measured training steps as table and page, and draw their figures"),
+    ):
+        verb = _verb(verbs, name, run, text)
+        verb.add_argument("--case", help="timing case: main, or one of the configuration's (default: every case)")
 
-    verb = _verb(verbs, "tables", _tables, "write an experiment's table as csv, Markdown and LaTeX")
-    verb.add_argument("--experiment", required=True)
-    _add_report(verb, "RESULTS/tables/EXPERIMENT")
+    _verb(verbs, "redraw", _report, "write every table and figure of collected runs, or of published ones, again")
 
-    verb = _verb(verbs, "page", _page, "write the measured training steps as a page of HTML")
-    _add_study(verb)
-    _add_results(verb)
-    verb.add_argument("--out", type=Path, help="page (default: RESULTS/tables/timing.html)")
-
-    verb = _verb(verbs, "figures", _figures, "draw a figure as pdf and png")
-    verb.add_argument("--kind", required=True, choices=["accuracy", "heatmaps", "tradeoff", "timing", "memory"])
-    verb.add_argument("--experiment", help="for accuracy, heatmaps and tradeoff")
-    _add_study(verb)
-    _add_report(verb, "RESULTS/figures/...")
-
-    verb = _verb(verbs, "redraw", _redraw, "write every table and figure of finished runs, or of published ones, again")
-    _add_results(verb)
-
-    verb = _verb(verbs, "publish", _publish, "write what the tables and figures of finished runs are made of, in short")
-    _add_results(verb)
+    text = "write what the tables and figures of collected runs are made of, in short"
+    verb = _verb(verbs, "publish", _publish, text)
     verb.add_argument("--out", type=Path, help="folder of the snapshot (default: RESULTS/published)")
-    return parser
 
 
-def _verb(verbs: Any, name: str, run: Callable[..., None], text: str) -> argparse.ArgumentParser:
-    verb = verbs.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+def _add_extending(verbs: Any) -> None:
+    for name, what in (
+        ("check-method", "a method that a Python file defines does what the benchmark asks of it"),
+        ("check-data", "a data set that a Python file defines is as the benchmark needs it"),
+    ):
+        verb = _bare_verb(verbs, name, _check, f"check that {what}")
+        verb.add_argument("file", metavar="FILE", help="as the key plugins of a configuration names it")
+    verb.add_argument("--settings", type=json.loads, default={}, help="JSON object (default: %(default)s)")
+    verb = _bare_verb(verbs, "catalog", _catalog, "tell as JSON what methods and data sets there are")
+    verb.add_argument("--plugins", nargs="*", default=[], metavar="FILE", help="Python files with further ones")
+    _bare_verb(verbs, "schema", _catalog, "write the JSON Schema and the catalogue of what is built in")
+
+
+def _bare_verb(verbs: Any, name: str, run: Callable[..., None], text: str, see: str = "") -> argparse.ArgumentParser:
+    verb = verbs.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}{see}.")
     verb.set_defaults(run_verb=run)
+    return verb
+
+
+def _verb(verbs: Any, name: str, run: Callable[..., None], text: str, *required: str) -> argparse.ArgumentParser:
+    """Add a verb that reads a configuration, and needs these options besides."""
+    verb = _bare_verb(verbs, name, run, text)
     verb.add_argument("--config", default="config/config.yaml", help="YAML file or JSON text (default: %(default)s)")
+    verb.add_argument("--results", type=Path, help="root of the results (default: the configuration's)")
+    for option in required:
+        verb.add_argument(f"--{option}", required=True)
     return verb
 
 
 def _add_manifest(verbs: Any) -> None:
     text = "list the images of a published collection of chest X-rays, or several such lists, in one manifest"
-    verb = verbs.add_parser("manifest", help=text, description=f"{text[0].upper()}{text[1:]}; see docs/data.md.")
-    verb.set_defaults(run_verb=_manifest)
+    verb = _bare_verb(verbs, "manifest", _manifest, text, "; see docs/data.md")
     verb.add_argument("--out", required=True, type=Path, help="manifest, in a folder above the images")
     verb.add_argument("--combine", nargs="+", type=Path, metavar="MANIFEST", help="manifests to write as one")
     verb.add_argument("--collection", help="name of the collection")
@@ -376,28 +340,8 @@ def _add_manifest(verbs: Any) -> None:
 
 def _add_run(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--experiment", required=True)
-    verb.add_argument("--method", required=True, help="row of the experiment's methods")
+    verb.add_argument("--row", "--method", required=True, help="row of the experiment's methods")
     verb.add_argument("--seed", required=True, type=_seed)
     verb.add_argument(
         "--data", type=Path, help="folder of `prepare` (default: RESULTS/data/EXPERIMENT, made if missing)"
     )
-
-
-def _add_trained(verb: argparse.ArgumentParser) -> None:
-    _add_run(verb)
-    verb.add_argument("--run", type=Path, help="folder of the training (default: RESULTS/EXPERIMENT/METHOD/seedK)")
-
-
-def _add_study(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument(
-        "--study", help="timing study: main, or one of the configuration's timing.studies (default: every study)"
-    )
-
-
-def _add_results(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("--results", type=Path, help="root of the results (default: the configuration's)")
-
-
-def _add_report(verb: argparse.ArgumentParser, default: str) -> None:
-    _add_results(verb)
-    verb.add_argument("--out", type=Path, help=f"path without suffix (default: {default})")

@@ -1,11 +1,12 @@
 """Data and configurations that take no time, for all tests."""
 
-import isnet  # noqa: F401, I001  (before anything that imports torchvision, see isnet._compat)
-
 import pytest
 import torch
 
 from isnet_bench import data as datasets
+from isnet_bench.io import torchvision_shim
+
+torchvision_shim.ensure()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -14,11 +15,9 @@ def _one_thread():
 
 
 @pytest.fixture(scope="session")
-def tiny_config():
-    """A checked configuration of one experiment on very few of scikit-learn's digits."""
-    from isnet_bench import config as configuration
-
-    given = {
+def tiny_given():
+    """A configuration of one experiment on very few of scikit-learn's digits, as a user would write it."""
+    return {
         "seeds": [0],
         "device": "cpu",
         "experiments": {
@@ -42,7 +41,14 @@ def tiny_config():
             }
         },
     }
-    return configuration.check(given, "the test's configuration")
+
+
+@pytest.fixture(scope="session")
+def tiny_config(tiny_given):
+    """The same, checked."""
+    from isnet_bench import config as configuration
+
+    return configuration.check(tiny_given, "the test's configuration")
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Read the reference fixtures and rebuild the networks whose outputs they hold."""
+"""Read the reference fixtures, and rebuild the networks and losses whose outputs they hold."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
+import isnet
+
 FOLDER = Path(__file__).parent / "reference"
 _BLOCKS = {"BasicBlock": BasicBlock, "Bottleneck": Bottleneck}
+_NORMALIZATIONS = {"absRoIMean": "abs_roi_mean", "RoIMean": "roi_mean", "none": "none"}
 
 
 @cache
@@ -28,6 +32,37 @@ def tensor(arrays: dict[str, np.ndarray], key: str, dtype: torch.dtype = torch.f
     """Return one array as a tensor; floating-point arrays in the type asked for."""
     values = torch.from_numpy(np.array(arrays[key]))
     return values.to(dtype) if values.is_floating_point() else values
+
+
+def variants(family: str) -> list[Any]:
+    """Return the trained variants of an engine, each with the name of its fixture, for parametrisation."""
+    return [
+        pytest.param(name, variant, id=f"{name}-{variant['id']}")
+        for name in ("f_grad_seq_plain", "f_grad_seq_bn", "f_grad_resnet")
+        for variant in load_fixture(name)[1]["variants"]
+        if variant["family"] == family
+    ]
+
+
+def heatmap_loss(case: dict[str, Any], **options: Any) -> isnet.HeatmapLoss:
+    """Make the heatmap loss of a fixture's case; one range serves all maps unless the rule is z+e."""
+
+    def cut(key: str) -> Any:
+        values = case[key]
+        return values[0] if isinstance(values, list) and (len(values) == 1 or case.get("rule") == "e") else values
+
+    return isnet.HeatmapLoss(
+        cut("cut"),
+        cut("cut2"),
+        w1=case["A"],
+        w2=case["B"],
+        decay=case["d"],
+        saturation=case["E"],
+        foreground=case.get("fg", case.get("alternativeForeground")).lower(),
+        normalization=_NORMALIZATIONS[case["norm"]],
+        channel_decay=case.get("channelGWRP", 1.0),
+        **options,
+    )
 
 
 def build_network(

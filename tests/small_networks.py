@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from zennit.attribution import Gradient
+from zennit.composites import LayerMapComposite
+from zennit.rules import Epsilon, Pass
+from zennit.types import Activation, Convolution, Linear
+
+import isnet
 
 
 def difference(found: Tensor, expected: Tensor) -> float:
@@ -18,10 +26,10 @@ def difference(found: Tensor, expected: Tensor) -> float:
 
 def randomise(network: nn.Module, seed: int) -> nn.Module:
     """Give batch norms statistics and parameters of a trained network, some gammas negative; return the network."""
-    generator = torch.Generator().manual_seed(seed)
+    source = generator(seed)
 
     def uniform(like: Tensor, low: float, high: float) -> Tensor:
-        return torch.rand(like.shape, generator=generator).to(like) * (high - low) + low
+        return torch.rand(like.shape, generator=source).to(like) * (high - low) + low
 
     with torch.no_grad():
         for module in network.modules():
@@ -142,6 +150,7 @@ def _linear_bottleneck() -> nn.Module:
     )
 
 
+VARIANTS = (isnet.OriginalISNet, isnet.DualISNet, isnet.SelectiveISNet, isnet.StochasticISNet)
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "plain": _plain,
     "max_pool": _max_pool,
@@ -164,7 +173,7 @@ def make(name: str, seed: int = 0, dtype: torch.dtype = torch.float64) -> nn.Mod
 
 def pixels(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
     """Return random images in [0, 1]."""
-    return torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+    return torch.rand(shape, generator=generator(seed), dtype=torch.float64).to(dtype)
 
 
 def masks_of(images: Tensor, seed: int = 7) -> Tensor:
@@ -173,11 +182,41 @@ def masks_of(images: Tensor, seed: int = 7) -> Tensor:
     return (pixels(number, 1, height, width, seed=seed) > 0.6).to(images.dtype)
 
 
+def batch(number: int = 4, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
+    """Return images, masks and labels for one of `NETWORKS`."""
+    images = pixels(number, 3, 12, 12, dtype=dtype)
+    return images, masks_of(images), torch.arange(2, 2 + number) % 3
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
 def damped_relu(z: Tensor, epsilon: float) -> Tensor:
     """Rewrite LRP-Flex's ReLU with detached arithmetic alone: value relu(z), derivative a / (a + epsilon)."""
     activation = z.detach().clamp(min=0)
     through = z * (activation / (activation + epsilon))
     return through + (activation - through.detach())
+
+
+def epsilon_map(
+    network: nn.Module,
+    images: Tensor,
+    epsilon: float,
+    score: Callable[[Tensor], Tensor],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Tensor:
+    """Rewrite LRP-Flex's epsilon map of one score with patched ReLUs."""
+
+    def relu(x: Tensor, inplace: bool = False) -> Tensor:
+        return damped_relu(x, epsilon)
+
+    with monkeypatch.context() as patch:
+        for owner, name in ((F, "relu"), (torch, "relu"), (F, "relu_"), (torch, "relu_")):
+            patch.setattr(owner, name, relu)
+        entrance = images.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(score(network(entrance)).sum(), entrance)
+    return images * gradient
 
 
 def zb_by_autograd(
@@ -205,3 +244,14 @@ def zb_by_autograd(
     )
     s = relevance / torch.where(z < 0, z - epsilon, z + epsilon)
     return images * backward(weight) - high * backward(negative) - low * backward(positive)
+
+
+def zennit_map(network: nn.Module, images: Tensor, c: int, epsilon: float) -> Tensor:
+    """Return zennit's epsilon map of logit c, for networks without batch norm."""
+    network = copy.deepcopy(network)
+    composite = LayerMapComposite([(Activation, Pass()), (Convolution, Epsilon(epsilon)), (Linear, Epsilon(epsilon))])
+    with Gradient(network, composite) as attributor:
+        _, relevance = attributor(
+            images.clone(), lambda out: out * nn.functional.one_hot(torch.tensor(c), out.shape[1])
+        )
+    return relevance

@@ -6,8 +6,8 @@ from isnet_bench import config as configuration
 
 
 @pytest.fixture
-def config():
-    """The smallest timing section, checked."""
+def given():
+    """The smallest timing section, as a user would write it in a configuration."""
     section = {
         "classes": [2],
         "methods": ["resnet"],
@@ -16,4 +16,10 @@ def config():
         "batch_size": 2,
         "rounds": 2,
     }
-    return configuration.check({"seeds": [0], "device": "cpu", "experiments": {}, "timing": section}, "test")
+    return {"seeds": [0], "device": "cpu", "experiments": {}, "timing": section}
+
+
+@pytest.fixture
+def config(given):
+    """The same, checked."""
+    return configuration.check(given, "test")

@@ -8,8 +8,8 @@ from torch import nn
 
 import isnet
 from baselines import gain, gradcam, gradcam_loss, masked_input, resnet, rrr, softmax_grad_input
-from baselines.base import Task
-from isnet_bench import backbones
+from baselines.base import NoHyperparameters, Task
+from isnet_bench.methods import backbones
 
 CERTAIN = math.log(3)  # a margin of ln 3 between two logits: probabilities 3/4 and 1/4
 
@@ -56,9 +56,7 @@ def check(losses, total, **parts):
 
 def test_class_weights_are_those_of_a_weighted_mean():
     network = Linear([[1.0, 0.0], [0.0, 1.0]])
-    module = resnet.METHOD.build(
-        task_of(network, class_weights=torch.tensor([3.0, 1.0])), resnet.Hyperparameters(), None
-    )
+    module = resnet.METHOD.build(task_of(network, class_weights=torch.tensor([3.0, 1.0])), NoHyperparameters())
     # First image: logits (0, 0), class 0: ln 2, weight 3. Second: (ln 3, 0), class 1: -ln 1/4 = 2 ln 2, weight 1.
     images = torch.cat([pixels([0.0, 0.0]), pixels([CERTAIN, 0.0])])
     losses = module.training_loss(images, torch.ones_like(images), torch.tensor([0, 1]))
@@ -207,7 +205,7 @@ def test_softmax_gradient_times_input():
     assert heatmaps.shape == (1, 1, 1, 1, 2)
     assert heatmaps.flatten().tolist() == pytest.approx(RELEVANCE)
     with torch.no_grad():
-        totals = softmax_grad_input.measure_totals(grad_input_network(), pixels(IMAGE))
+        totals = softmax_grad_input.METHOD.range.totals(None, grad_input_network(), pixels(IMAGE))
     assert list(totals) == ["input"]
     assert totals["input"].tolist() == [[pytest.approx(sum(RELEVANCE))]]
 
@@ -225,15 +223,14 @@ def test_softmax_grad_input_has_the_heatmap_loss_of_the_isnets():
 
 def test_softmax_grad_input_takes_the_measured_range():
     method, defaults = softmax_grad_input.METHOD, softmax_grad_input.Hyperparameters()
-    assert method.needs_range({})
-    assert not method.needs_range({"c1": 0.1, "c2": 0.2})
-    explained = method.explained(defaults)
-    measured = {"explanations": {explained.name: {"input": [{"c1": 0.5, "c2": 2.0, "mean": 1.0}]}}}
+    assert method.range.needed(defaults)
+    assert not method.range.needed(method.hyperparameters(c1=0.1, c2=0.2))
+    measured = {"input": [{"c1": 0.5, "c2": 2.0, "mean": 1.0}]}
     loss = method.build(task_of(grad_input_network()), defaults, measured).heatmap_loss
     assert isinstance(loss, isnet.HeatmapLoss)
     assert (loss.c1.item(), loss.c2.item()) == (0.5, 2.0)
-    for nothing in (None, {"explanations": {}}):
-        with pytest.raises(ValueError, match=r"no range of 'Gradient x Input of .*' was measured"):
+    for nothing in (None, {}):
+        with pytest.raises(ValueError, match="no relevance range at 'input' was measured"):
             method.build(task_of(grad_input_network()), defaults, nothing)
 
 
@@ -241,37 +238,12 @@ def test_softmax_grad_input_takes_the_measured_range():
 
 
 def test_masked_input_sees_the_foreground_only():
-    module = masked_input.METHOD.build(task_of(Linear([[1.0, 1.0], [0.0, 0.0]])), masked_input.Hyperparameters(), None)
+    module = masked_input.METHOD.build(task_of(Linear([[1.0, 1.0], [0.0, 0.0]])), NoHyperparameters())
     images, masks = pixels([CERTAIN, 5.0]), pixels([1.0, 0.0])
-    assert module.needs_masks
+    assert masked_input.METHOD.oracle
     assert module(images, masks).flatten().tolist() == pytest.approx([CERTAIN, 0.0])
     assert module(images).flatten().tolist() == pytest.approx([CERTAIN + 5, 0.0])
-    assert module.visible(images, masks).flatten().tolist() == pytest.approx([CERTAIN, 0.0])
+    assert module(images, torch.full_like(masks, math.nan)).flatten().tolist() == pytest.approx([CERTAIN + 5, 0.0])
     classification = -math.log(3 / 4)
     check(module.training_loss(images, masks, torch.tensor([0])), classification, classification=classification)
     assert "oracle" in masked_input.METHOD.label
-
-
-# --- hyper-parameters ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("module", "wrong", "message"),
-    [
-        (rrr, {"weight": -1.0}, "weight must be at least 0, not -1.0"),
-        (rrr, {"weight": math.nan}, "weight must be at least 0, not nan"),
-        (gradcam_loss, {"weight": math.inf}, "weight must be at least 0, not inf"),
-        (gain, {"mining_weight": -1.0}, "mining_weight must be at least 0, not -1.0"),
-        (gain, {"mask_weight": -1.0}, "mask_weight must be at least 0, not -1.0"),
-        (gain, {"slope": 0.0}, "slope must be positive, not 0.0"),
-        (gain, {"threshold": -0.5}, "threshold must be positive, not -0.5"),
-        (softmax_grad_input, {"heatmap_weight": 1.5}, r"heatmap_weight must lie in \[0, 1\], not 1.5"),
-        (softmax_grad_input, {"c1": 1.0}, "c1 and c2 must either both be auto or both be numbers"),
-        (softmax_grad_input, {"c1": 2.0, "c2": 1.0}, "the foreground range needs 0 < c1 < c2, got c1=2.0, c2=1.0"),
-        (softmax_grad_input, {"decay": 2.0}, r"decay must lie in \[0, 1\], got 2.0"),
-        (softmax_grad_input, {"foreground": "l3"}, "foreground must be one of hybrid, l2, l1, got 'l3'"),
-    ],
-)
-def test_wrong_hyperparameters(module, wrong, message):
-    with pytest.raises(ValueError, match=f"^{message}$"):
-        module.Hyperparameters(**wrong)

@@ -8,13 +8,16 @@ import pytest
 import small_timing
 import torch
 
-from isnet_bench import measuring, studies
-from isnet_bench.config import MethodEntry
+from isnet_bench.config import Row
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 CPU = torch.device("cpu")
 
-config = small_timing.config
+given, config = small_timing.given, small_timing.config
+
+
+def row(method, **params):
+    return Row(id=method, method=method, label=method, params=params)
 
 
 @pytest.fixture
@@ -29,16 +32,16 @@ def bench(monkeypatch):
 
 def test_cases_beyond_the_limits_are_neither_timed_nor_tried_with_more_classes(bench, config):
     limits = bench.limiting.Limits(seconds=1e-9)
-    entry = MethodEntry("resnet", "resnet", "ResNet", {}, {})
+    entry = row("resnet")
     benchmark = types.SimpleNamespace(extra_info={}, pedantic=lambda *_, **__: pytest.fail("it was timed"))
-    settings = studies.settings(config)
+    settings = config.case("main")
     for classes, said in ((2, "it takes .* more than 1e-09 s"), (10, "with as many or fewer classes")):
         case = bench.Case("training step", 0, 1, classes, entry)
         with pytest.raises(pytest.skip.Exception, match=said):
             bench.time_case(benchmark, case, settings, CPU, limits, bench.operations.TrainingStep)
     assert [(case["method"], case["classes"]) for case in limits.refused] == [("resnet", 2), ("resnet", 10)]
     other = bench.Case("inference", 0, 1, 2, entry)
-    assert limits.before(other.operation, other.entry.row, other.classes) is None
+    assert limits.before(other.operation, other.entry.id, other.classes) is None
 
 
 def test_a_case_that_its_predecessors_foretell_to_be_too_slow_or_too_large_is_not_tried(bench):
@@ -64,19 +67,20 @@ def test_a_gpu_that_is_too_small_is_a_limit_too(bench, config):
         raise torch.OutOfMemoryError("no room")
 
     limits = bench.limiting.Limits()
-    case = bench.Case("training step", 0, 1, 2, MethodEntry("resnet", "resnet", "ResNet", {}, {}))
+    case = bench.Case("training step", 0, 1, 2, row("resnet"))
     with pytest.raises(pytest.skip.Exception, match="does not fit into the GPU's memory"):
-        bench.time_case(types.SimpleNamespace(extra_info={}), case, studies.settings(config), CPU, limits, kind)
+        bench.time_case(types.SimpleNamespace(extra_info={}), case, config.case("main"), CPU, limits, kind)
     assert [case["classes"] for case in limits.refused] == [2]
 
 
+@pytest.mark.slow
 def test_operation_count_of_the_isnets(bench, config):
     """One map costs as much as a plain step: 2 x plain in all, 4 x with the three passes of Dual, C + 1 with C maps."""
-    settings = {**studies.settings(config), "image_size": 28}
+    settings = config.case("main").model_copy(update={"image_size": 28})
 
     def flop(method, classes, **params):
-        entry = MethodEntry(method, method, method, params, {})
-        return measuring.flop(bench.operations.TrainingStep(entry, classes, settings, CPU))
+        entry = row(method, **params)
+        return bench.measuring.flop(bench.operations.TrainingStep(entry, classes, settings, CPU))
 
     plain = flop("resnet", 10)
     for method, bound in (("stochastic_isnet", 2), ("selective_isnet", 2), ("dual_isnet", 4), ("original_isnet", 11)):
@@ -90,8 +94,8 @@ def test_operation_count_of_the_isnets(bench, config):
 
 
 def test_inference_and_parts_of_an_isnet(bench, config):
-    settings = studies.settings(config)
-    entry = MethodEntry("dual_isnet", "dual_isnet", "Dual ISNet", {"layers": ("layer1",)}, {})
+    settings = config.case("main")
+    entry = row("dual_isnet", layers=["layer1"])
     assert bench.operations.Inference(entry, 3, settings, CPU).is_backbone()
     assert bench.operations.Heatmaps(entry, 3, settings, CPU)().shape == (2, 2, 1, 16, 16)
     loss = bench.operations.HeatmapLoss(entry, 3, settings, CPU)
@@ -99,8 +103,8 @@ def test_inference_and_parts_of_an_isnet(bench, config):
     total = loss()
     assert total.isfinite()
     assert total == loss()
-    fraction = MethodEntry("f8", "dual_isnet", "Dual", {"heatmap_fraction": 0.125}, {})
-    plain = MethodEntry("resnet", "resnet", "ResNet", {}, {})
+    fraction = row("dual_isnet", heatmap_fraction=0.125)
+    plain = row("resnet")
     kinds = [bench.operations.TrainingStep, bench.operations.Inference, bench.operations.Heatmaps]
     assert [[kind.exists(row) for kind in kinds] for row in (entry, fraction, plain)] == [
         [True, True, True],
@@ -109,7 +113,7 @@ def test_inference_and_parts_of_an_isnet(bench, config):
     ]
 
 
-def test_peak_memory_on_the_processor_counts_what_lives_at_the_same_time():
+def test_peak_memory_on_the_processor_counts_what_lives_at_the_same_time(bench):
     def one_after_the_other():
         for _ in range(3):
             torch.empty(1_000_000).fill_(1)
@@ -119,26 +123,26 @@ def test_peak_memory_on_the_processor_counts_what_lives_at_the_same_time():
         return kept
 
     overhead = 100_000
-    assert 4_000_000 <= measuring.peak_memory(one_after_the_other, CPU, 0) < 4_000_000 + overhead
-    assert 12_000_500 <= measuring.peak_memory(together, CPU, 500) < 12_000_500 + overhead
+    assert 4_000_000 <= bench.measuring.peak_memory(one_after_the_other, CPU, 0) < 4_000_000 + overhead
+    assert 12_000_500 <= bench.measuring.peak_memory(together, CPU, 500) < 12_000_500 + overhead
 
 
-def test_storage_that_tensors_share_counts_once():
+def test_storage_that_tensors_share_counts_once(bench):
     whole = torch.zeros(100)
-    assert measuring.storage_bytes([whole, whole[:10], whole.view(10, 10), torch.zeros(5)]) == 420
+    assert bench.measuring.storage_bytes([whole, whole[:10], whole.view(10, 10), torch.zeros(5)]) == 420
 
 
-def test_flop_of_a_layer_and_its_gradients_also_with_respect_to_the_image():
+def test_flop_of_a_layer_and_its_gradients_also_with_respect_to_the_image(bench):
     layer = torch.nn.Linear(20, 30)
     images = torch.zeros(5, 20, requires_grad=True)
     forward = 2 * 5 * 20 * 30
-    assert measuring.flop(lambda: layer(images)) == forward
-    assert measuring.flop(lambda: torch.autograd.grad(layer(images).sum(), images)) == 2 * forward
+    assert bench.measuring.flop(lambda: layer(images)) == forward
+    assert bench.measuring.flop(lambda: torch.autograd.grad(layer(images).sum(), images)) == 2 * forward
     with torch.inference_mode():
-        assert measuring.flop(lambda: layer(images)) == forward
+        assert bench.measuring.flop(lambda: layer(images)) == forward
 
 
-def test_clock_of_a_gpu_sums_the_times_between_its_events(monkeypatch):
+def test_clock_of_a_gpu_sums_the_times_between_its_events(bench, monkeypatch):
     class Event:
         now = 0.0
 
@@ -158,5 +162,5 @@ def test_clock_of_a_gpu_sums_the_times_between_its_events(monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "Event", Event)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: "stream")
-    clock = measuring.clock(torch.device("cuda", 0))
+    clock = bench.measuring.clock(torch.device("cuda", 0))
     assert [clock(), clock(), clock()] == [0, 1.5, 3.0]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from isnet_bench.data import bias
-from isnet_bench.errors import BenchError
+from isnet_bench.io.errors import BenchError
 
 SIDE = 48
 CORNERS = {"upper left": (0, 0), "upper right": (0, -1), "lower right": (-1, -1), "lower left": (-1, 0)}
@@ -113,7 +113,7 @@ def test_more_classes_than_shapes_are_refused():
 
 @pytest.mark.parametrize("size", [1, 5])
 def test_too_small_shapes_are_refused(size):
-    with pytest.raises(BenchError, match=f"size must be at least 6 pixels for the pattern corner_shape, not {size}"):
+    with pytest.raises(ValueError, match=f"size must be at least 6 pixels for the pattern corner_shape, not {size}"):
         bias.Bias("corner_shape", 1.0, size)
     assert bias.Bias("border_pixel", 1.0, size).size == size
 

@@ -67,39 +67,29 @@ def read_after_in_place(net, x):
     return h.relu_()
 
 
+def convolved(net, x):
+    return net.conv(x)
+
+
+def rectified(net, x):
+    return net.conv(x).relu()
+
+
 EQUIVALENT = {
-    "padding before the layer": (
-        lambda net, x: F.conv2d(F.pad(x, (1, 1, 1, 1)), net.conv.weight, net.conv.bias),
-        lambda net, x: net.conv(x),
-    ),
-    "padding same": (
-        lambda net, x: F.conv2d(x, net.conv.weight, net.conv.bias, padding="same"),
-        lambda net, x: net.conv(x),
-    ),
-    "rearranged image": (
-        lambda net, x: net.conv(torch.cat([x[:, :1], x[:, 1:].clone()], 1)),
-        lambda net, x: net.conv(x),
-    ),
-    "chunks": (lambda net, x: torch.cat(net.conv(x).relu().chunk(4, 1), 1), lambda net, x: net.conv(x).relu()),
-    "transposed": (
-        lambda net, x: net.conv(x).relu().permute(0, 2, 3, 1).transpose(1, 3).transpose(2, 3),
-        lambda net, x: net.conv(x).relu(),
-    ),
-    "in-place sum": (read_after_in_place, lambda net, x: (net.conv(x).relu() + net.other(net.conv(x).relu())).relu()),
+    "padding before": (lambda net, x: F.conv2d(F.pad(x, (1, 1, 1, 1)), net.conv.weight, net.conv.bias), convolved),
+    "padding same": (lambda net, x: F.conv2d(x, net.conv.weight, net.conv.bias, padding="same"), convolved),
+    "rearranged image": (lambda net, x: net.conv(torch.cat([x[:, :1], x[:, 1:].clone()], 1)), convolved),
+    "chunks": (lambda net, x: torch.cat(net.conv(x).relu().chunk(4, 1), 1), rectified),
+    "transposed": (lambda net, x: net.conv(x).relu().permute(0, 2, 3, 1).transpose(1, 3).transpose(2, 3), rectified),
+    "in-place sum": (read_after_in_place, lambda net, x: (rectified(net, x) + net.other(rectified(net, x))).relu()),
     "python's sum": (
         lambda net, x: sum([net.conv(x).relu(), net.other(net.conv(x)).relu()]),
         lambda net, x: net.conv(x).relu() + net.other(net.conv(x)).relu(),
     ),
     "a batch norm beside another reader": (normalised_and_not, never_fused),
     "scaled by a number": (lambda net, x: (net.conv(x).relu() * 4).div(2), lambda net, x: 2 * net.conv(x).relu()),
-    "dropout in evaluation": (
-        lambda net, x: F.dropout(net.conv(x).relu(), training=False),
-        lambda net, x: net.conv(x).relu(),
-    ),
-    "a branch that leads nowhere": (
-        lambda net, x: (net.act(net.conv(x)), net.conv(x).relu())[1],
-        lambda net, x: net.conv(x).relu(),
-    ),
+    "dropout in evaluation": (lambda net, x: F.dropout(net.conv(x).relu(), training=False), rectified),
+    "a branch that leads nowhere": (lambda net, x: (net.act(net.conv(x)), net.conv(x).relu())[1], rectified),
 }
 
 
@@ -145,7 +135,7 @@ UNSUPPORTED = {
     "a gate": (lambda net, x: net.conv(x) * net.conv(x).sigmoid(), "Tensor.mul"),
     "scaling by a tensor": (lambda net, x: net.conv(x) * net.conv.bias[0], "by a tensor"),
     "a reciprocal": (lambda net, x: 1 / net.conv(x), "LRP-Block"),
-    "a rounded quotient": (lambda net, x: net.conv(x).div(2, rounding_mode="floor"), "not know all arguments"),
+    "a rounded quotient": (lambda net, x: net.conv(x).div(2, rounding_mode="floor"), "argument rounding_mode"),
     "a constant term": (lambda net, x: net.conv(x) + 1.0, "does not come from"),
     "a weighted sum": (lambda net, x: net.conv(x).add(net.conv(x), alpha=2), "does not come from"),
     "a broadcasting sum": (lambda net, x: net.conv(x) + net.conv(x)[:, :1], "broadcasting"),
@@ -186,19 +176,3 @@ def test_the_zb_rule_needs_a_layer_at_the_image():
     with pytest.raises(isnet.UnsupportedNetworkError, match="input_rule='epsilon'"):
         map_of(lambda net, x: net.conv(x.relu()))
     assert bool(map_of(lambda net, x: net.conv(x.relu()), input_rule="epsilon").isfinite().all())
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"epsilon": 0.0}, "epsilon"),
-        ({"rules": ("alphabeta",)}, "rules"),
-        ({"rules": ()}, "rules"),
-        ({"input_rule": "flat"}, "input_rule"),
-        ({"low": 1.0, "high": 0.0}, "low"),
-        ({"layers": ("layer5",)}, "layer4"),
-    ],
-)
-def test_arguments_out_of_range_are_errors(options, message):
-    with pytest.raises(ValueError, match=message):
-        isnet.LRPBlock(torchvision.models.resnet18(num_classes=CLASSES), **options)

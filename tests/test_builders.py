@@ -6,11 +6,11 @@ import pytest
 from PIL import Image
 from published_layouts import LAYOUTS, bimcv, brixia, mask, nih, put, table
 
-from isnet_bench import builders
-from isnet_bench.builders import assembly, base
-from isnet_bench.data import manifest as listing
-from isnet_bench.data import xray_checks
-from isnet_bench.errors import BenchError
+from isnet_bench.data.images import manifest as listing
+from isnet_bench.data.xray import builders
+from isnet_bench.data.xray import checks as xray_checks
+from isnet_bench.data.xray.builders import assembly, base
+from isnet_bench.io.errors import BenchError
 
 COVID, PNEUMONIA, NORMAL = "covid19", "pneumonia", "normal"
 SESSION = "covid19_posi/sub-S01/{0}/mod-rx/sub-S01_{0}_run-{1}_bp-chest_vp-{2}"
@@ -106,9 +106,9 @@ def labels(manifest, name):
 
 
 def test_all_collections_are_found():
-    assert builders.names() == sorted(EXPECTED)
-    with pytest.raises(BenchError, match=r"unknown collection 'nhi'; known: actualmed, bimcv, .*shenzhen"):
-        builders.get("nhi")
+    assert set(builders.known().things) == set(EXPECTED)
+    with pytest.raises(BenchError, match=r"unknown collection 'nhi'; did you mean 'nih'\? known: actualmed, bimcv, "):
+        builders.known()["nhi"]
 
 
 @pytest.mark.parametrize("name", EXPECTED)
@@ -284,7 +284,7 @@ def test_an_empty_folder_names_what_is_missing_and_where_to_get_it(make, tmp_pat
     with pytest.raises(BenchError) as caught:
         make(name)
     assert f"{tmp_path / name} holds no " in str(caught.value)
-    assert f"from {builders.get(name).home} (docs/data.md says how)" in str(caught.value)
+    assert f"from {builders.known()[name].home} (docs/data.md says how)" in str(caught.value)
     assert not (tmp_path / "manifest.csv").exists()
 
 

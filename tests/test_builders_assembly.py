@@ -7,8 +7,8 @@ import pytest
 from published_layouts import put, table
 
 from isnet_bench import cli
-from isnet_bench.builders import assembly
-from isnet_bench.errors import BenchError
+from isnet_bench.data.xray.builders import assembly
+from isnet_bench.io.errors import BenchError
 
 LABELS = {"COVID-19": "covid19", "No finding": "normal"}
 
@@ -101,23 +101,6 @@ def test_a_limit_for_each_label(make):
     assert len(make(limit=1000)) == 120
 
 
-@pytest.mark.parametrize(
-    ("changes", "reason"),
-    [
-        ({"split": "test"}, "split must be one of train, val, test_iid, test_ood, not 'test'"),
-        ({"views": "lateral"}, "views must be one of frontal, erect, not 'lateral'"),
-        ({"split": "test_ood", "val_share": 0.1}, "are for split train only, not for test_ood"),
-        ({"val_share": -0.1}, "must be at least 0 and sum to less than 1"),
-        ({"val_share": 0.5, "test_iid_share": 0.5}, "must be at least 0 and sum to less than 1"),
-        ({"limit": 0}, "limit must be at least 1, not 0"),
-        ({"seed": -1}, "seed must be at least 0, not -1"),
-    ],
-)
-def test_settings_that_make_no_sense(changes, reason):
-    with pytest.raises(BenchError, match=reason):
-        assembly.Settings(**changes)
-
-
 def test_paths_are_relative_to_the_manifest(make, tmp_path):
     manifest = make(out="deeper/manifest.csv", folder="deeper/still/actualmed")
     assert manifest["image"].str.startswith("still/actualmed/images/").all()
@@ -183,6 +166,9 @@ def test_a_manifest_to_combine_must_be_one(make, tmp_path):
         assembly.combine([tmp_path / "one.csv"], tmp_path / "deep" / "all.csv")
 
 
+ACTUALMED = ("--collection", "actualmed", "--folder", "actualmed")
+
+
 @pytest.fixture
 def verb(tmp_path, monkeypatch):
     """Run the verb in a folder that holds no configuration; give the exit status."""
@@ -195,7 +181,7 @@ def verb(tmp_path, monkeypatch):
 
 
 def test_the_command_line_builds_and_combines(verb, tmp_path):
-    build = ["--collection", "actualmed", "--folder", "actualmed", "--map", "No finding=", "COVID-19=sick"]
+    build = [*ACTUALMED, "--map", "No finding=", "COVID-19=sick"]
     assert verb(*build, "--val-share", "0.2", "--test-iid-share", "0", "--seed", "2", "--out", "one.csv") == 0
     manifest = read(tmp_path / "one.csv")
     assert set(manifest["label"]) == {"sick"}
@@ -211,6 +197,10 @@ def test_the_command_line_builds_and_combines(verb, tmp_path):
         (["--collection", "actualmed"], "takes either --collection and --folder, or --combine"),
         (["--collection", "actualmed", "--folder", "actualmed", "--combine", "x.csv"], "takes either"),
         (["--collection", "actual", "--folder", "actualmed"], "unknown collection 'actual'"),
+        ([*ACTUALMED, "--split", "test_ood", "--val-share", "0.1"], "are for split train only, not for test_ood"),
+        ([*ACTUALMED, "--val-share", "-0.1"], "manifest: val_share: Input should be greater than or equal to 0"),
+        ([*ACTUALMED, "--val-share", "0.5", "--test-iid-share", "0.5"], "must sum to less than 1"),
+        ([*ACTUALMED, "--limit", "0"], "manifest: limit: Input should be greater than 0"),
         (["--collection", "actualmed", "--folder", "nowhere"], "nowhere holds no metadata.csv: get the Actualmed"),
     ],
 )

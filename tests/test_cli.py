@@ -3,42 +3,34 @@
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import create_autospec
 
 import pytest
 import yaml
 
-from isnet_bench import cli, data, evaluation, ranges, timing, training, tuning
+from isnet_bench import cli, data
 from isnet_bench import config as configuration
-from isnet_bench.reporting import (
-    comparison,
-    figures,
-    outputs,
-    publishing,
-    tables,
-    timing_figures,
-    timing_page,
-    tradeoff,
-)
+from isnet_bench.evaluation import evaluate as evaluation
+from isnet_bench.reporting import collect, outputs, publishing
+from isnet_bench.timing import summary as timing
+from isnet_bench.training import ranges
+from isnet_bench.training import train as training
+from isnet_bench.training.runs import Job
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGES = [
     (data, "prepare"),
     (ranges, "train_classifier"),
     (ranges, "measure"),
-    (tuning, "select"),
     (training, "train"),
     (evaluation, "evaluate"),
     (evaluation, "mediate"),
     (timing, "run"),
-    (timing, "table"),
-    (tables, "write"),
-    (comparison, "write"),
-    (figures, "accuracy"),
-    (figures, "heatmaps"),
-    (timing_figures, "time"),
-    (timing_figures, "memory"),
-    (timing_page, "write"),
-    (tradeoff, "draw"),
+    (collect, "collect"),
+    (outputs, "write_tables"),
+    (outputs, "write_figure"),
+    (outputs, "write_study"),
+    (outputs, "write_timing"),
     (outputs, "redraw"),
     (publishing, "publish"),
 ]
@@ -46,11 +38,13 @@ STAGES = [
 
 @pytest.fixture
 def stages(monkeypatch):
-    """Stage -> the arguments it was last called with; nothing is computed."""
+    """Stage -> the arguments it was last called with; nothing is computed, but each call must fit the real stage."""
     called = {}
     for module, name in STAGES:
         stage = f"{module.__name__.removeprefix('isnet_bench.')}.{name}"
-        monkeypatch.setattr(module, name, lambda *given, stage=stage: called.__setitem__(stage, given))
+        pretended = create_autospec(getattr(module, name))
+        pretended.side_effect = lambda *given, stage=stage: called.__setitem__(stage, given)
+        monkeypatch.setattr(module, name, pretended)
     return called
 
 
@@ -63,8 +57,8 @@ def config(tmp_path, monkeypatch):
     return "mine.yaml"
 
 
-RANGE_ID = configuration.range_id(configuration.load(ROOT / "config" / "smoke.yaml"), "mnist", "stochastic_isnet")
-RUN = ["--experiment", "mnist", "--method", "stochastic_isnet", "--seed", "3"]
+RANGE_ID = configuration.load(ROOT / "config" / "smoke.yaml").range_id("mnist", "stochastic_isnet")
+RUN = ["--experiment", "mnist", "--row", "stochastic_isnet", "--seed", "3"]
 
 
 @pytest.mark.parametrize(
@@ -73,51 +67,32 @@ RUN = ["--experiment", "mnist", "--method", "stochastic_isnet", "--seed", "3"]
         (["prepare", "--experiment", "mnist"], "data.prepare", ["out/data/mnist"]),
         (
             ["range", *RUN],
-            "ranges.train_classifier",
+            "training.ranges.train_classifier",
             ["out/data/mnist", "out/mnist/range/classifier/seed3"],
         ),
         (
             ["range", *RUN],
-            "ranges.measure",
+            "training.ranges.measure",
             ["out/data/mnist", "out/mnist/range/classifier/seed3", f"out/mnist/range/{RANGE_ID}/seed3.json"],
         ),
         (
             ["train", *RUN],
-            "training.train",
+            "training.train.train",
             ["out/data/mnist", "out/mnist/stochastic_isnet/seed3", f"out/mnist/range/{RANGE_ID}/seed3.json"],
         ),
-        (["evaluate", *RUN], "evaluation.evaluate", ["out/data/mnist", "out/mnist/stochastic_isnet/seed3"]),
-        (["mediate", *RUN], "evaluation.mediate", ["out/data/mnist", "out/mnist/stochastic_isnet/seed3"]),
-        (["tune"], "tuning.select", ["out", "out/tables/tuning"]),
-        (["time"], "timing.table", ["out/timing/training_step.json", "out/tables/timing.csv"]),
-        (["tables", "--experiment", "mnist"], "reporting.tables.write", ["out", "out/tables/mnist"]),
-        (["tables", "--experiment", "mnist"], "reporting.comparison.write", ["out", "out/tables/mnist_comparison"]),
-        (
-            ["figures", "--kind", "accuracy", "--experiment", "mnist"],
-            "reporting.figures.accuracy",
-            ["out", "out/figures/mnist_accuracy"],
-        ),
-        (
-            ["figures", "--kind", "heatmaps", "--experiment", "mnist"],
-            "reporting.figures.heatmaps",
-            ["out", "out/figures/mnist_heatmaps"],
-        ),
+        (["evaluate", *RUN], "evaluation.evaluate.evaluate", ["out/data/mnist", "out/mnist/stochastic_isnet/seed3"]),
+        (["mediate", *RUN], "evaluation.evaluate.mediate", ["out/data/mnist", "out/mnist/stochastic_isnet/seed3"]),
+        (["collect", "--experiment", "mnist"], "reporting.collect.collect", ["out", "out/collected/mnist"]),
+        (["collect", "--study", "fraction"], "reporting.collect.collect", ["out", "out/collected/fraction"]),
+        (["tables", "--experiment", "mnist"], "reporting.outputs.write_tables", ["out", "out/tables/mnist"]),
         (
             ["figures", "--kind", "tradeoff", "--experiment", "mnist"],
-            "reporting.tradeoff.draw",
+            "reporting.outputs.write_figure",
             ["out", "out/figures/mnist_tradeoff"],
         ),
-        (
-            ["figures", "--kind", "timing"],
-            "reporting.timing_figures.time",
-            ["out/timing/training_step.json", "out/figures/training_time_vs_classes"],
-        ),
-        (
-            ["figures", "--kind", "memory"],
-            "reporting.timing_figures.memory",
-            ["out/timing/training_step.json", "out/figures/training_memory_vs_classes"],
-        ),
-        (["page"], "reporting.timing_page.write", ["out/timing/training_step.json", "out/tables/timing.html"]),
+        (["study", "--study", "fraction"], "reporting.outputs.write_study", ["out"]),
+        (["time"], "timing.summary.run", ["out/timing/training_step_main.json"]),
+        (["timing"], "reporting.outputs.write_timing", ["out"]),
         (["redraw"], "reporting.outputs.redraw", ["out"]),
         (["publish"], "reporting.publishing.publish", ["out", "out/published"]),
     ],
@@ -125,26 +100,27 @@ RUN = ["--experiment", "mnist", "--method", "stochastic_isnet", "--seed", "3"]
 )
 def test_default_places_are_those_of_the_workflow(stages, config, words, stage, places):
     assert cli.main([*words, "--config", config]) == 0
-    assert [str(given) for given in stages[stage] if isinstance(given, Path)] == places
+    given = [part.data if isinstance(part, Job) else part for part in stages[stage]]
+    assert [str(part) for part in given if str(part).startswith("out")] == places
 
 
 def test_given_places_are_used(stages, config):
     words = ["train", "--config", config, *RUN, "--data", "d", "--range", "r.json", "--out", "o"]
     assert cli.main(words) == 0
-    assert set(stages) == {"training.train"}
-    assert stages["training.train"][1:] == (
-        "mnist",
-        "stochastic_isnet",
-        3,
-        Path("d"),
-        Path("o"),
-        Path("r.json"),
-    )
+    assert set(stages) == {"training.train.train"}
+    job, *places = stages["training.train.train"]
+    assert (job.experiment, job.row, job.seed, job.data) == ("mnist", "stochastic_isnet", 3, Path("d"))
+    assert places == [Path("o"), Path("r.json")]
 
 
 def test_training_prepares_and_measures_first_what_is_missing(stages, config, caplog):
     assert cli.main(["train", "--config", config, *RUN]) == 0
-    assert list(stages) == ["data.prepare", "ranges.train_classifier", "ranges.measure", "training.train"]
+    assert list(stages) == [
+        "data.prepare",
+        "training.ranges.train_classifier",
+        "training.ranges.measure",
+        "training.train.train",
+    ]
     assert "out/data/mnist holds no data yet, so they are prepared first" in caplog.text
     assert "the relevance range is measured first" in caplog.text
 
@@ -152,8 +128,8 @@ def test_training_prepares_and_measures_first_what_is_missing(stages, config, ca
     Path("out/data/mnist").mkdir(parents=True)
     Path("out/data/mnist/data.json").touch()
     assert cli.main(["train", "--config", config, *RUN[:2], "--method", "resnet", "--seed", "0"]) == 0
-    assert list(stages) == ["training.train"]
-    assert stages["training.train"][-1] is None
+    assert list(stages) == ["training.train.train"]
+    assert stages["training.train.train"][-1] is None
 
 
 @pytest.mark.parametrize(
@@ -163,18 +139,17 @@ def test_training_prepares_and_measures_first_what_is_missing(stages, config, ca
             ["prepare", "--experiment", "mnist", "--config", "none.yaml"],
             "there is no configuration none.yaml",
         ),
-        (["train", "--experiment", "x", "--method", "resnet", "--seed", "0"], "unknown experiment: 'x'"),
+        (["train", "--experiment", "x", "--method", "resnet", "--seed", "0"], "unknown experiment 'x'"),
         (
             ["train", "--experiment", "mnist", "--method", "x", "--seed", "0"],
-            "unknown method of experiment mnist: 'x'",
+            "unknown method of experiment mnist 'x'",
         ),
-        (["figures", "--kind", "accuracy"], "--kind accuracy needs --experiment"),
         (
             ["range", "--experiment", "mnist", "--method", "resnet", "--seed", "0"],
-            "method resnet of experiment mnist needs no relevance range",
+            "row resnet of experiment mnist needs no relevance range",
         ),
-        (["tables", "--experiment", "x"], "unknown experiment: 'x'"),
-        (["prepare", "--experiment", "x"], "unknown experiment: 'x'"),
+        (["tables", "--experiment", "x"], "unknown experiment 'x'"),
+        (["prepare", "--experiment", "x"], "unknown experiment 'x'"),
     ],
 )
 def test_a_mistake_is_one_line_and_status_2(config, capsys, words, sentence):
@@ -197,5 +172,13 @@ def test_module_runs_and_names_its_verbs():
     run = subprocess.run(
         [sys.executable, "-m", "isnet_bench", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    for verb in ("prepare", "range", "train", "evaluate", "mediate", "study", "time", "tables", "figures"):
+    for verb in ("prepare", "range", "train", "evaluate", "mediate", "collect", "study", "time", "tables", "figures"):
         assert f"    {verb} " in run.stdout
+
+
+def test_a_missing_package_is_one_sentence_with_the_remedy():
+    code = "import runpy, sys; sys.modules['yaml'] = None; runpy.run_module('isnet_bench', run_name='__main__')"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 1
+    assert run.stderr.startswith("error: the package yaml is missing; install what the benchmark needs: pip install")
+    assert "Traceback" not in run.stderr

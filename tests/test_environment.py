@@ -21,8 +21,9 @@ LINES = [
     line for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines() if not line.startswith("#")
 ]
 PINS = {canonicalize_name(name): version for name, version in (line.split("==") for line in LINES)}
-RUNTIME = [Requirement(text) for text in PROJECT["dependencies"]]
-DIRECT = RUNTIME + [Requirement(text) for texts in EXTRAS.values() for text in texts]
+LIBRARY = [Requirement(text) for text in PROJECT["dependencies"]]
+RUNTIME = LIBRARY + [Requirement(text) for text in EXTRAS["bench"]]
+DIRECT = LIBRARY + [Requirement(text) for texts in EXTRAS.values() for text in texts]
 CONDA = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
 PYTHONS = ["3.11", "3.12", "3.13"]
 
@@ -59,8 +60,8 @@ def test_every_transitive_requirement_is_pinned():
 
 def test_conda_environment_installs_the_same_pins():
     *conda, pip = CONDA["dependencies"]
-    assert pip == {"pip": ["--constraint constraints.txt", "--editable .[workflow,test]"]}
-    assert set(EXTRAS) == {"workflow", "test"}
+    assert pip == {"pip": ["--constraint constraints.txt", "--editable .[bench,workflow,test]"]}
+    assert set(EXTRAS) == {"bench", "workflow", "test"}
     python = next(text for text in conda if text.startswith("python "))
     assert set(conda) - {python} == {"pip", "make"}, "packages come from pip, so that there is one set of pins"
     ranges = SpecifierSet(python.removeprefix("python ")), SpecifierSet(PROJECT["requires-python"])
@@ -70,7 +71,7 @@ def test_conda_environment_installs_the_same_pins():
 
 def test_make_installs_the_same_pins():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    assert "--constraint constraints.txt --editable '.[workflow,test]'" in re.sub(r"\s*\\\n\s*", " ", makefile)
+    assert "--constraint constraints.txt --editable '.[bench,workflow,test]'" in re.sub(r"\s*\\\n\s*", " ", makefile)
 
 
 def imported(folder):
@@ -89,7 +90,7 @@ def imported(folder):
 @pytest.mark.parametrize(
     ("folder", "listed"),
     [
-        ("isnet", RUNTIME),
+        ("isnet", LIBRARY),
         ("baselines", RUNTIME),
         ("isnet_bench", RUNTIME),
         ("benchmarks", RUNTIME),
@@ -109,4 +110,4 @@ def test_snakemakes_own_conda_environment_has_the_same_python_and_pins():
     assert theirs["channels"] == CONDA["channels"]
     assert set(theirs["dependencies"]) <= {text for text in CONDA["dependencies"] if isinstance(text, str)}
     script = (folder / "isnet-bench.post-deploy.sh").read_text(encoding="utf-8")
-    assert "--constraint constraints.txt --editable '.[workflow,test]'" in script
+    assert "--constraint constraints.txt --editable '.[bench,workflow,test]'" in script

@@ -3,6 +3,7 @@
 import copy
 import json
 import logging
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -12,22 +13,30 @@ import torch
 from torch import nn
 
 import isnet
-from baselines.masked_input import MaskedInput
-from isnet_bench import backbones, evaluation, methods, runs, training
+from baselines.base import Method, NoHyperparameters, Visible
+from isnet_bench import config as configuration
 from isnet_bench import data as datasets
+from isnet_bench import methods
 from isnet_bench.data import Split
-from isnet_bench.errors import BenchError
+from isnet_bench.data.base import NO_MASK
+from isnet_bench.evaluation import evaluate as evaluation
 from isnet_bench.evaluation.relevance import background_relevance, examine, explainer, spread
+from isnet_bench.io.errors import BenchError
+from isnet_bench.methods import backbones
+from isnet_bench.training import runs
+from isnet_bench.training import train as training
 
 CPU = torch.device("cpu")
+PLAIN = methods.get("resnet")
 
 
 @pytest.fixture(scope="module")
 def evaluated(tiny_config, tiny_data, tmp_path_factory):
     """Folder of an evaluated run."""
     out = tmp_path_factory.mktemp("run")
-    training.train(tiny_config, "tiny", "resnet", 0, tiny_data, out, None)
-    evaluation.evaluate(tiny_config, "tiny", "resnet", 0, tiny_data, out)
+    job = runs.Job(tiny_config, "tiny", "resnet", 0, tiny_data)
+    training.train(job, out, None)
+    evaluation.evaluate(job, out)
     return out
 
 
@@ -70,7 +79,7 @@ def test_examination_explains_the_logit_of_the_label():
     torch.manual_seed(0)
     network = backbones.create("resnet_small", 4, 1, 28).eval()
     split = Split(torch.rand(7, 1, 28, 28), smooth_masks(7, 28), torch.tensor([0, 1, 2, 3, 0, 1, 2]))
-    found = examine(explainer(network, split.images[:1]), split, np.array([1, 5]), 3, CPU)
+    found = examine(explainer(PLAIN, network, split.images[:1]), split, np.array([1, 5]), 3, CPU)
     logits, relevance, _ = isnet.LRPFlex(network, epsilon=1e-2, input_rule="zb")(split.images, isnet.EveryLogit())
     chosen = relevance[torch.arange(7), split.labels].detach()
     np.testing.assert_allclose(found.probabilities, logits.softmax(1).detach(), rtol=1e-4)
@@ -86,7 +95,7 @@ def test_network_that_lrp_cannot_explain_is_explained_by_gradient_times_input(ca
     network = nn.Sequential(nn.Conv2d(1, 3, 3), nn.GELU(), nn.Flatten(), nn.Linear(3 * 26 * 26, 4)).eval()
     split = Split(torch.rand(5, 1, 28, 28), smooth_masks(5, 28), torch.tensor([0, 1, 2, 3, 0]))
     with caplog.at_level(logging.WARNING):
-        explain = explainer(network, split.images[:1])
+        explain = explainer(PLAIN, network, split.images[:1])
     assert "Gradient × Input, since LRP does not fit" in caplog.text
     assert "GELU" in caplog.text
     assert explain.name == "Gradient × Input"
@@ -109,11 +118,14 @@ class Blinkered(nn.Module):
         return torch.cat([torch.ones_like(masks[..., :2]), torch.zeros_like(masks[..., :2])], -1)
 
 
+BLINKERED = Method("blinkered", "", NoHyperparameters, Blinkered, visible=Visible("classifier", Blinkered.visible_part))
+
+
 def test_what_a_method_hides_from_its_classifier_has_no_relevance():
     torch.manual_seed(0)
     network = Blinkered().eval()
     split = Split(torch.rand(5, 1, 4, 4), smooth_masks(5, 4), torch.tensor([0, 1, 2, 3, 0]))
-    chosen = explainer(network, split.images[:1])
+    chosen = explainer(BLINKERED, network, split.images[:1])
     with torch.no_grad():
         relevance = chosen.explain(*split)
     left = split.images.clone()
@@ -128,7 +140,7 @@ def test_large_test_sets_are_explained_in_part():
     torch.manual_seed(0)
     network = backbones.create("resnet_small", 4, 1, 28).eval()
     split = Split(torch.rand(1001, 1, 28, 28), smooth_masks(1001, 28), torch.arange(1001) % 4)
-    found = examine(explainer(network, split.images[:1]), split, np.array([1, 999]), 250, CPU)
+    found = examine(explainer(PLAIN, network, split.images[:1]), split, np.array([1, 999]), 250, CPU)
     assert found.probabilities.shape == (1001, 4)
     chosen = np.union1d(np.linspace(0, 1000, 500).astype(int), [1, 999])
     assert found.background_relevance.shape == chosen.shape
@@ -163,7 +175,7 @@ def test_metrics(evaluated, tiny_data):
     record, info = json.loads((evaluated / "run.json").read_text()), datasets.info(tiny_data)
     assert metrics["data"] == info["title"]
     assert metrics["stand_in"] is True
-    assert (metrics["method"], metrics["label"], metrics["seed"]) == ("resnet", "Standard classifier", 0)
+    assert (metrics["row"], metrics["seed"]) == ("resnet", 0)
     assert metrics["explainer"] == "LRP-epsilon with z^B input rule"
     assert metrics["train_seconds"] == record["train_seconds"]
     assert list(metrics["sets"]) == info["test_sets"]
@@ -191,22 +203,41 @@ def test_background_changes_are_those_between_the_predictions(evaluated):
     assert metrics["prediction_changes"] == pytest.approx((predictions.nunique(axis=1) > 1).mean())
 
 
-def test_an_oracle_is_given_the_masks(tiny_config, tiny_data, tmp_path):
-    config = {**tiny_config, "experiments": copy.deepcopy(tiny_config["experiments"])}
-    config["experiments"]["tiny"]["methods"]["masked_input"] = {}
-    training.train(config, "tiny", "masked_input", 0, tiny_data, tmp_path, None)
-    evaluation.evaluate(config, "tiny", "masked_input", 0, tiny_data, tmp_path)
+def test_an_oracle_is_given_the_masks(tiny_given, tiny_data, tmp_path):
+    given = copy.deepcopy(tiny_given)
+    given["experiments"]["tiny"]["methods"]["masked_input"] = {}
+    config = configuration.check(given, "the test's configuration")
+    job = runs.Job(config, "tiny", "masked_input", 0, tiny_data)
+    training.train(job, tmp_path, None)
+    evaluation.evaluate(job, tmp_path)
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     # The same foregrounds in all sets, and nothing else is seen.
     assert metrics["prediction_changes"] == 0
     assert {found["background_relevance"] for found in metrics["sets"].values()} == {0}
     # Validation was with masks, too.
     best = json.loads((tmp_path / "run.json").read_text())["best_epoch"]
-    network = MaskedInput(methods.task({"name": "resnet_small"}, datasets.info(tiny_data))).eval()
-    runs.load_weights(network, tmp_path)
+    network, _ = runs.trained(job, tmp_path)
     images, masks, labels = datasets.load(tiny_data, "val")
     right = float((network(images, masks).argmax(1) == labels).float().mean())
     assert pd.read_csv(tmp_path / "history.csv").set_index("epoch").loc[best, "val_accuracy"] == pytest.approx(right)
+
+
+def test_images_without_a_mask_are_classified_and_no_more(tiny_given, tiny_data, tmp_path):
+    data = shutil.copytree(tiny_data, tmp_path / "data")
+    for split, images in (("train", slice(0, 30)), ("iid", slice(0, 5)), ("ood", slice(None))):
+        with np.load(data / f"{split}.npz") as stored:
+            arrays = dict(stored)
+        arrays["masks"][images] = NO_MASK
+        np.savez(data / f"{split}.npz", **arrays)
+    section = {**tiny_given["experiments"]["tiny"], "methods": {"rrr": {}}}
+    config = configuration.check({**tiny_given, "experiments": {"tiny": section}}, "the test's configuration")
+    job = runs.Job(config, "tiny", "rrr", 0, data)
+    training.train(job, tmp_path, None)
+    evaluation.evaluate(job, tmp_path)
+    sets = json.loads((tmp_path / "metrics.json").read_text())["sets"]
+    assert [sets[name]["images_without_relevance"] for name in ("iid", "ood", "deceiving")] == [5, 30, 0]
+    assert (sets["ood"]["background_relevance"], sets["ood"]["background_area"]) == (None, None)
+    assert 0 < sets["iid"]["background_relevance"] < 1
 
 
 def test_predictions(evaluated, tiny_data):
@@ -251,5 +282,5 @@ def test_missing_or_damaged_runs(evaluated, tiny_config, tiny_data, tmp_path, na
     if content is not None:
         (tmp_path / name).write_text(content)
     with pytest.raises(BenchError, match=message):
-        evaluation.evaluate(tiny_config, "tiny", "resnet", 0, tiny_data, tmp_path)
+        evaluation.evaluate(runs.Job(tiny_config, "tiny", "resnet", 0, tiny_data), tmp_path)
     assert not (tmp_path / "metrics.json").exists()

@@ -14,6 +14,7 @@ from torchvision.models.resnet import BasicBlock
 
 import isnet
 
+_ENGINES = (isnet.LRPFlex, isnet.LRPBlock)
 _RULES = [(("epsilon",), "epsilon"), (("epsilon",), "zb"), (("zplus",), "epsilon"), (("zplus", "epsilon"), "zb")]
 
 
@@ -38,6 +39,14 @@ class _Written(nn.Module):
         x = self.relu(self.norms[0](self.stem(x)))
         x = self.relu(self.add(self.norms[1](self.main(x)), x))
         return self.last(self.pool(x))
+
+
+def _agree(one: nn.Module, other: nn.Module, engine: Callable = isnet.LRPFlex, **options: Any) -> None:
+    expected, found = (engine(network, **options)(pixels(2, 3, 9, 9), isnet.JointLogits()) for network in (one, other))
+    assert difference(found.logits, expected.logits) < 1e-12
+    assert difference(found.relevance, expected.relevance) < 1e-12
+    for name, relevance in expected.layers.items():
+        assert difference(found.layers[name], relevance) < 1e-12
 
 
 def _relu_discarding_the_result(x: Tensor) -> Tensor:
@@ -72,13 +81,7 @@ _RELUS: dict[str, Callable[[Tensor], Tensor]] = {
     ],
 )
 def test_every_way_to_write_a_relu_gives_the_same_maps(written: str, rules: tuple[str, ...], input_rule: str) -> None:
-    images = pixels(2, 3, 9, 9)
-    expected, found = (
-        isnet.LRPFlex(_Written(_RELUS[name]), rules=rules, input_rule=input_rule)(images, isnet.JointLogits())
-        for name in ("module", written)
-    )
-    assert difference(found.logits, expected.logits) < 1e-12
-    assert difference(found.relevance, expected.relevance) < 1e-12
+    _agree(_Written(_RELUS["module"]), _Written(_RELUS[written]), rules=rules, input_rule=input_rule)
 
 
 _SUMS = [
@@ -94,12 +97,7 @@ _SUMS = [
 @pytest.mark.parametrize("add", _SUMS)
 @pytest.mark.parametrize(("rules", "input_rule"), _RULES)
 def test_every_way_to_write_a_sum_gives_the_same_maps(add: Callable, rules: tuple[str, ...], input_rule: str) -> None:
-    images = pixels(2, 3, 9, 9)
-    expected, found = (
-        isnet.LRPFlex(_Written(F.relu, way), rules=rules, input_rule=input_rule)(images, isnet.JointLogits())
-        for way in (torch.add, add)
-    )
-    assert difference(found.relevance, expected.relevance) < 1e-12
+    _agree(_Written(F.relu), _Written(F.relu, add), rules=rules, input_rule=input_rule)
 
 
 @pytest.mark.parametrize(
@@ -119,18 +117,11 @@ def test_every_way_to_write_a_maximum_over_the_image_gives_the_same_maps(
     def adaptive(x: Tensor) -> Tensor:
         return F.adaptive_max_pool2d(x, 1).flatten(1)
 
-    images = pixels(2, 3, 9, 9)
     # Of activations, and of values with a negative part.
-    expected, found = (
-        isnet.LRPFlex(
-            _Written(F.relu, pool=lambda x, pool=pool: pool(x) + pool(x.roll(1, 1) - x)),
-            rules=rules,
-            input_rule=input_rule,
-        )(images, isnet.JointLogits())
-        for pool in (adaptive, largest)
-    )
-    assert difference(found.logits, expected.logits) < 1e-12
-    assert difference(found.relevance, expected.relevance) < 1e-12
+    networks = [
+        _Written(F.relu, pool=lambda x, pool=pool: pool(x) + pool(x.roll(1, 1) - x)) for pool in (adaptive, largest)
+    ]
+    _agree(*networks, rules=rules, input_rule=input_rule)
 
 
 def test_two_relus_in_a_row_damp_twice() -> None:
@@ -145,24 +136,19 @@ def test_two_relus_in_a_row_damp_twice() -> None:
 @pytest.mark.parametrize("input_rule", ["epsilon", "zb"])
 @pytest.mark.parametrize("layer", ["norms.0", "stem"])
 @pytest.mark.parametrize("written", ["in-place module", "in place, result discarded", "F.relu_"])
-def test_an_in_place_relu_does_not_spoil_the_layer_before_it(written: str, layer: str, input_rule: str) -> None:
-    images, options = pixels(2, 3, 9, 9), {"input_rule": input_rule, "layers": (layer,)}
-    expected, found = (
-        isnet.LRPFlex(_Written(_RELUS[name]), **options)(images, isnet.JointLogits()) for name in ("module", written)
-    )
-    assert difference(found.logits, expected.logits) < 1e-12
-    assert difference(found.relevance, expected.relevance) < 1e-12
-    assert difference(found.layers[layer], expected.layers[layer]) < 1e-12
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("engine", _ENGINES)
+def test_an_in_place_relu_does_not_spoil_the_layer_before_it(
+    engine: Callable, training: bool, written: str, layer: str, input_rule: str
+) -> None:
+    networks = [_Written(_RELUS[name]).train(training) for name in ("module", written)]
+    _agree(*networks, engine, input_rule=input_rule, layers=(layer,))
 
 
 @pytest.mark.parametrize("add", [Tensor.add_, Tensor.__iadd__])
-def test_an_in_place_sum_does_not_spoil_the_layer_before_it(add: Callable) -> None:
-    images, options = pixels(2, 3, 9, 9), {"layers": ("norms.1",)}
-    expected, found = (
-        isnet.LRPFlex(_Written(F.relu, way), **options)(images, isnet.Logit(1)) for way in (torch.add, add)
-    )
-    assert difference(found.logits, expected.logits) < 1e-12
-    assert difference(found.layers["norms.1"], expected.layers["norms.1"]) < 1e-12
+@pytest.mark.parametrize("engine", _ENGINES)
+def test_an_in_place_sum_does_not_spoil_the_layer_before_it(engine: Callable, add: Callable) -> None:
+    _agree(_Written(F.relu), _Written(F.relu, add), engine, layers=("norms.1",))
 
 
 def test_relevance_of_a_branch_of_torchvisions_residual_block() -> None:
@@ -206,10 +192,12 @@ def test_zplus_relevance_is_conserved_at_a_layer_or_refused(layer: str, input_ru
 # ---- layers ----
 
 
-def test_one_relu_module_used_twice_is_no_layer_of_its_own() -> None:
+@pytest.mark.parametrize("engine", _ENGINES)
+def test_one_relu_module_used_twice_is_no_layer_of_its_own(engine: Callable) -> None:
     network = _Written(nn.ReLU())
-    with pytest.raises(ValueError, match="relu"):
-        isnet.LRPFlex(network, layers=("relu",))(pixels(1, 3, 9, 9), isnet.Logit(0))
+    with pytest.raises(ValueError, match=r"relu.*more than once"):
+        engine(network, layers=("relu",))(pixels(1, 3, 9, 9), isnet.Logit(0))
+    assert not network.relu._forward_hooks
 
 
 def test_unknown_layers_are_named_with_their_neighbours() -> None:
@@ -363,15 +351,21 @@ def test_one_image_one_class_one_channel(rules: tuple[str, ...], input_rule: str
         ({"low": 0.5}, "low"),
         ({"high": -0.5}, "high"),
         ({"low": 0.0, "high": 0.0}, "low"),
-        ({"batch_statistics": "live"}, "batch_statistics"),
+        ({"layers": ("8",)}, "no layer '8'"),
         ({"rules": ()}, "rules"),
         ({"rules": ("gamma",)}, "rules"),
         ({"rules": ("epsilon", "epsilon")}, "rules"),
     ],
 )
-def test_arguments_out_of_range_are_refused(arguments: dict[str, Any], named: str) -> None:
+@pytest.mark.parametrize("engine", _ENGINES)
+def test_arguments_out_of_range_are_refused(engine: Callable, arguments: dict[str, Any], named: str) -> None:
     with pytest.raises(ValueError, match=named):
-        isnet.LRPFlex(make("plain"), **arguments)
+        engine(make("plain"), **arguments)
+
+
+def test_another_treatment_of_batch_statistics_is_refused() -> None:
+    with pytest.raises(ValueError, match="batch_statistics"):
+        isnet.LRPFlex(make("plain"), batch_statistics="live")
 
 
 def test_what_is_no_module_is_refused() -> None:

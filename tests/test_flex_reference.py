@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from reference_networks import build_network, load_fixture, tensor
+from reference_networks import build_network, heatmap_loss, load_fixture, tensor, variants
 from small_networks import difference
 from torch import Tensor
 from torch.nn import functional as F
@@ -15,21 +15,10 @@ from torch.nn import functional as F
 import isnet
 
 _HEATMAPS = ("c_flex_seq_plain", "c_flex_seq_nopool", "c_flex_seq_bn", "c_flex_resnet")
-_GRADIENTS = ("f_grad_seq_plain", "f_grad_seq_bn", "f_grad_resnet")
-_NORMALIZATIONS = {"absRoIMean": "abs_roi_mean", "RoIMean": "roi_mean"}
 
 
 def _keys(prefix: str) -> list[tuple[str, str]]:
     return [(name, key) for name in _HEATMAPS for key in load_fixture(name)[0] if key.startswith(prefix)]
-
-
-def _flex_variants() -> list[Any]:
-    return [
-        pytest.param(name, variant, id=f"{name}-{variant['id']}")
-        for name in _GRADIENTS
-        for variant in load_fixture(name)[1]["variants"]
-        if variant["family"] == "flex"
-    ]
 
 
 def _quantity(mode: str, labels: Tensor) -> isnet.Quantity:
@@ -110,20 +99,11 @@ def _training_parts(name: str, variant: dict[str, Any]) -> tuple[isnet.Explanati
     images, labels, masks = (tensor(arrays, key) for key in ("x", "y", "mask"))
     engine = isnet.LRPFlex(network, variant["e"], _rule(variant["Zb"]), batch_statistics="differentiated")
     explanation = engine(images, _quantity(variant["mode"], labels))
-    criterion = isnet.HeatmapLoss(
-        variant["cut"],
-        variant["cut2"],
-        w1=variant["A"],
-        w2=variant["B"],
-        decay=variant["d"],
-        saturation=variant["E"],
-        foreground=variant["fg"].lower(),
-        normalization=_NORMALIZATIONS[variant["norm"]],
-    )
+    criterion = heatmap_loss(variant)
     return explanation, F.cross_entropy(explanation.logits, labels), criterion(explanation.relevance, masks), network
 
 
-@pytest.mark.parametrize(("name", "variant"), _flex_variants())
+@pytest.mark.parametrize(("name", "variant"), variants("flex"))
 def test_losses_and_parameter_gradients(name: str, variant: dict[str, Any]) -> None:
     arrays, _ = load_fixture(name)
     explanation, classification, heat, network = _training_parts(name, variant)
@@ -147,4 +127,4 @@ def test_losses_and_parameter_gradients(name: str, variant: dict[str, Any]) -> N
 
 
 def test_every_flex_variant_of_the_reference_is_compared() -> None:
-    assert len(_flex_variants()) == 4 + 8 + 2
+    assert len(variants("flex")) == 4 + 8 + 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -10,20 +11,17 @@ import torch
 from small_networks import (
     NETWORKS,
     conv,
-    damped_relu,
     difference,
+    epsilon_map,
     make,
     pixels,
     randomise,
     without_biases,
     zb_by_autograd,
+    zennit_map,
 )
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-from zennit.attribution import Gradient
-from zennit.composites import LayerMapComposite
-from zennit.rules import Epsilon, Pass
-from zennit.types import Activation, Convolution, Linear
 
 import isnet
 
@@ -148,32 +146,15 @@ def test_epsilon_rule_equals_its_matrix_form(seed: int, epsilon: float) -> None:
             assert difference(found[image, c].flatten(), torch.from_numpy(expected)) < 1e-10
 
 
-class _DampedReLU(nn.Module):
-    def __init__(self, epsilon: float) -> None:
-        super().__init__()
-        self.epsilon = epsilon
-
-    def forward(self, z: Tensor) -> Tensor:
-        return damped_relu(z, self.epsilon)
-
-
-def _with_damped_relus(network: nn.Module, epsilon: float) -> nn.Module:
-    network = copy.deepcopy(network)
-    for module in list(network.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, nn.ReLU):
-                setattr(module, name, _DampedReLU(epsilon))
-    return network
-
-
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("seed", range(3))
-def test_epsilon_maps_equal_a_rewrite_with_detached_damping(name: str, seed: int) -> None:
+def test_epsilon_maps_equal_a_rewrite_with_detached_damping(
+    name: str, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     network, images = make(name, seed), pixels(2, 3, 13, 10, seed=seed)
     found = isnet.LRPFlex(network, 0.05, input_rule="epsilon")(images, isnet.Logit(1)).relevance
-    entrance = images.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(_with_damped_relus(network, 0.05)(entrance)[:, 1].sum(), entrance)
-    assert difference(found[:, 0], images * gradient) < 1e-10
+    expected = epsilon_map(network, images, 0.05, lambda logits: logits[:, 1], monkeypatch)
+    assert difference(found[:, 0], expected) < 1e-10
 
 
 @pytest.mark.parametrize("low", [0.0, -0.7])
@@ -236,16 +217,6 @@ def test_two_first_layers_share_the_relevance() -> None:
 # ---- zennit ----
 
 
-def _zennit_map(network: nn.Module, images: Tensor, c: int, epsilon: float) -> Tensor:
-    network = copy.deepcopy(network)
-    composite = LayerMapComposite([(Activation, Pass()), (Convolution, Epsilon(epsilon)), (Linear, Epsilon(epsilon))])
-    with Gradient(network, composite) as attributor:
-        _, relevance = attributor(
-            images.clone(), lambda out: out * nn.functional.one_hot(torch.tensor(c), out.shape[1])
-        )
-    return relevance
-
-
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("epsilon", [1e-2, 1e-1])
 @pytest.mark.parametrize("pool", [False, True])
@@ -270,7 +241,7 @@ def test_epsilon_maps_equal_zennits(seed: int, epsilon: float, pool: bool, norm:
     for c in range(4):
         y = logits[:, c].view(-1, 1, 1, 1)
         output_damping = y / torch.where(y >= 0, y + epsilon, y - epsilon)
-        assert difference(output_damping * relevance[:, c], _zennit_map(merged, images, c, epsilon)) < 1e-10
+        assert difference(output_damping * relevance[:, c], zennit_map(merged, images, c, epsilon)) < 1e-10
 
 
 # ---- conservation ----
@@ -316,13 +287,17 @@ def test_zb_rule_sees_relevance_on_black_pixels() -> None:
 
 
 @pytest.mark.parametrize("rule", ["epsilon", "zb"])
-def test_maps_are_linear_in_the_explained_quantity(rule: str) -> None:
-    explain, images = isnet.LRPFlex(make("residual"), input_rule=rule), pixels(3, 3, 12, 12)
+@pytest.mark.parametrize("engine", [isnet.LRPFlex, isnet.LRPBlock])
+def test_maps_are_linear_in_the_explained_quantity(engine: Callable, rule: str) -> None:
+    explain, images = engine(make("residual"), input_rule=rule, rules=("epsilon",)), pixels(3, 3, 12, 12)
     logits, every, _ = explain(images, isnet.EveryLogit())
     assert every.shape == (3, 3, 3, 12, 12)
     labels = torch.tensor([2, 0, 1])
     assert difference(explain(images, isnet.Logit(labels)).relevance[:, 0], every[range(3), labels]) < 1e-12
     assert difference(explain(images, isnet.JointLogits()).relevance, every.sum(1, keepdim=True)) < 1e-12
+    if engine is isnet.LRPBlock:
+        # It sends eta through a difference layer instead.
+        return
     leaf = logits.detach().requires_grad_()
     (gradient,) = torch.autograd.grad(isnet.SoftmaxEta().scores(leaf).sum(), leaf)
     eta = explain(images, isnet.SoftmaxEta()).relevance[:, 0]

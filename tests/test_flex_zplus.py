@@ -361,16 +361,3 @@ def test_relevance_is_conserved_between_supervised_activations() -> None:
     _, relevance, layers = explain(images, isnet.JointLogits())
     for name, at_layer in layers.items():
         assert difference(at_layer.flatten(2).sum(2), relevance.flatten(2).sum(2)) < 1e-6, name
-
-
-@pytest.mark.parametrize("input_rule", ["epsilon", "zb"])
-def test_maps_come_in_the_order_of_the_rules(input_rule: str) -> None:
-    network, images = make("residual"), pixels(2, 3, 12, 12)
-
-    def maps(*rules: str) -> Tensor:
-        explain = isnet.LRPFlex(network, input_rule=input_rule, rules=rules, layers=("4",))
-        _, relevance, layers = explain(images, isnet.JointLogits())
-        return torch.cat([relevance.flatten(2), layers["4"].flatten(2)], 2)
-
-    assert torch.equal(maps("zplus", "epsilon"), torch.cat([maps("zplus"), maps("epsilon")], 1))
-    assert torch.equal(maps("epsilon", "zplus"), torch.cat([maps("epsilon"), maps("zplus")], 1))

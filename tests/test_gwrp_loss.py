@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from reference_networks import load_fixture, tensor
+from reference_networks import heatmap_loss, load_fixture, tensor
 from small_networks import difference
 from torch import Tensor
 
@@ -15,7 +15,6 @@ import isnet
 
 _GWRP, _GWRP_META = load_fixture("a_gwrp")
 _LOSS, _LOSS_META = load_fixture("b_loss")
-_NORMALIZATIONS = {"absRoIMean": "abs_roi_mean", "RoIMean": "roi_mean", "none": "none"}
 
 
 def _normal(*shape: int, seed: int = 0) -> Tensor:
@@ -70,31 +69,14 @@ def test_gwrp_refuses_a_decay_outside_its_range(decay: float) -> None:
         isnet.gwrp(torch.ones(3), decay)
 
 
-def _loss_of(case: dict, reduction: str) -> isnet.HeatmapLoss:
-    dual = case["rule"] == "z+e"
-    first = (lambda value: value) if dual else (lambda value: value[0] if isinstance(value, list) else value)
-    return isnet.HeatmapLoss(
-        first(case["cut"]),
-        first(case["cut2"]),
-        w1=case["A"],
-        w2=case["B"],
-        decay=case["d"],
-        saturation=case["E"],
-        foreground=case["alternativeForeground"].lower(),
-        normalization=_NORMALIZATIONS[case["norm"]],
-        reduction=reduction,
-        channel_decay=case.get("channelGWRP", 1.0),
-    )
-
-
 @pytest.mark.parametrize("case", _LOSS_META["cases"], ids=lambda case: case["id"])
 def test_loss_matches_the_reference(case: dict) -> None:
     name = case["id"]
     heatmap, mask = tensor(_LOSS, f"{name}/heatmap").requires_grad_(), tensor(_LOSS, f"{name}/mask")
-    assert difference(_loss_of(case, "none")(heatmap, mask), tensor(_LOSS, f"{name}/loss_none")) < 1e-5
-    mean = _loss_of(case, "mean")(heatmap, mask)
+    assert difference(heatmap_loss(case, reduction="none")(heatmap, mask), tensor(_LOSS, f"{name}/loss_none")) < 1e-5
+    mean = heatmap_loss(case)(heatmap, mask)
     assert mean.item() == pytest.approx(float(_LOSS[f"{name}/loss_mean"]), rel=1e-5)
-    assert _loss_of(case, "sum")(heatmap, mask).item() == pytest.approx(3 * mean.item(), rel=1e-6)
+    assert heatmap_loss(case, reduction="sum")(heatmap, mask).item() == pytest.approx(3 * mean.item(), rel=1e-6)
     (gradient,) = torch.autograd.grad(mean, heatmap)
     expected = tensor(_LOSS, f"{name}/grad_mean")
     assert bool(gradient.isfinite().all())

@@ -9,12 +9,10 @@ from typing import Any
 import pytest
 import torch
 from scipy import stats
-from small_networks import NETWORKS, difference, make, masks_of, pixels
+from small_networks import NETWORKS, VARIANTS, batch, difference, generator, make, pixels
 from torch import Tensor, nn
 
 import isnet
-
-_VARIANTS = (isnet.OriginalISNet, isnet.DualISNet, isnet.SelectiveISNet, isnet.StochasticISNet)
 
 
 class _Recording(isnet.HeatmapLoss):
@@ -37,9 +35,7 @@ def _tiny() -> nn.Module:
 def _drawn_images(number: int, fraction: float, draws: int) -> list[tuple[int, ...]]:
     """Return which images each of many draws explains: their masks tell."""
     loss = _Recording()
-    net = isnet.SelectiveISNet(
-        _tiny(), loss, heatmap_fraction=fraction, generator=torch.Generator().manual_seed(0)
-    ).train()
+    net = isnet.SelectiveISNet(_tiny(), loss, heatmap_fraction=fraction, generator=generator()).train()
     images = pixels(number, 1, 3, 3, dtype=torch.float32)
     masks = torch.arange(1.0, number + 1).view(number, 1, 1, 1).expand(-1, 1, 3, 3)
     labels = torch.zeros(number, dtype=torch.int64)
@@ -70,6 +66,7 @@ def test_number_of_explained_images(number: int, fraction: float, explained: int
     assert len(set(drawn)) == explained
 
 
+@pytest.mark.slow
 def test_no_image_and_no_pair_is_favoured() -> None:
     drawn = _drawn_images(6, 1 / 3, 600)
     counts = torch.bincount(torch.tensor(drawn).flatten(), minlength=6)
@@ -83,11 +80,6 @@ def test_draws_follow_the_generator() -> None:
     assert len(set(_drawn_images(6, 0.5, 5))) > 1
 
 
-def _batch(number: int = 4) -> tuple[Tensor, Tensor, Tensor]:
-    images = pixels(number, 3, 12, 12)
-    return images, masks_of(images), torch.arange(number) % 3
-
-
 def _position(masks: Tensor, all_masks: Tensor) -> list[int]:
     return [next(index for index, mask in enumerate(all_masks) if torch.equal(mask, one)) for one in masks]
 
@@ -95,13 +87,13 @@ def _position(masks: Tensor, all_masks: Tensor) -> list[int]:
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("propagation", ["flex", "block"])
 @pytest.mark.parametrize("variant", [isnet.OriginalISNet, isnet.DualISNet, isnet.SelectiveISNet])
-def test_heatmaps_of_a_part_are_those_of_the_whole_batch(variant: type, propagation: str, training: bool) -> None:
-    network, (images, masks, labels) = make("residual").train(training), _batch(6)
+def test_heatmaps_of_a_part_are_those_of_the_wholebatch(variant: type, propagation: str, training: bool) -> None:
+    network, (images, masks, labels) = make("residual").train(training), batch(6)
     whole, part = _Recording(), _Recording()
     options = {"propagation": propagation, "layers": ("4",)}
     full = variant(copy.deepcopy(network), {"input": whole, "4": whole}, **options).train(training)
     sampled = variant(
-        network, {"input": part, "4": part}, heatmap_fraction=0.5, generator=torch.Generator().manual_seed(1), **options
+        network, {"input": part, "4": part}, heatmap_fraction=0.5, generator=generator(1), **options
     ).train(training)
     expected, found = (net.training_loss(images, masks, labels).parts for net in (full, sampled))
     assert torch.allclose(found["classification"], expected["classification"])
@@ -114,15 +106,15 @@ def test_heatmaps_of_a_part_are_those_of_the_whole_batch(variant: type, propagat
 @pytest.mark.parametrize("propagation", ["flex", "block"])
 @pytest.mark.parametrize("fraction", [0.25, 1.0])
 def test_running_statistics_are_updated_once(fraction: float, propagation: str, momentum: float | None) -> None:
-    network, batch = make("residual").train(), _batch()
+    network, given = make("residual").train(), batch()
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = momentum
     plain = copy.deepcopy(network)
     net = isnet.SelectiveISNet(network, _Recording(), propagation=propagation, heatmap_fraction=fraction).train()
     for _ in range(3):
-        net.training_loss(*batch)
-        plain(batch[0])
+        net.training_loss(*given)
+        plain(given[0])
     for key, value in plain.state_dict().items():
         assert torch.allclose(network.state_dict()[key], value, rtol=1e-10), key
 
@@ -130,14 +122,14 @@ def test_running_statistics_are_updated_once(fraction: float, propagation: str, 
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize(("fraction", "subsets"), [(0.25, 4), (0.5, 6), (0.75, 4)])
 def test_loss_of_a_part_is_the_loss_of_the_whole_on_average(fraction: float, subsets: int, training: bool) -> None:
-    network, batch = make("residual").train(training), _batch()
-    expected = isnet.OriginalISNet(network, _Recording()).training_loss(*batch)
+    network, given = make("residual").train(training), batch()
+    expected = isnet.OriginalISNet(network, _Recording()).training_loss(*given)
     loss = _Recording()
-    net = isnet.OriginalISNet(network, loss, heatmap_fraction=fraction, generator=torch.Generator().manual_seed(0))
+    net = isnet.OriginalISNet(network, loss, heatmap_fraction=fraction, generator=generator())
     found: dict[tuple[int, ...], isnet.Losses] = {}
     for _ in range(200):
-        losses = net.training_loss(*batch)
-        subset = tuple(sorted(_position(loss.seen.pop()[1], batch[1])))
+        losses = net.training_loss(*given)
+        subset = tuple(sorted(_position(loss.seen.pop()[1], given[1])))
         if subset in found:
             assert torch.allclose(found[subset].total, losses.total)
         found[subset] = losses
@@ -163,10 +155,10 @@ def _gradient(loss: Tensor, network: nn.Module) -> Tensor:
 def test_gradient_of_a_part_is_that_of_the_whole_on_average(
     variant: type, network: str, input_rule: str, training: bool
 ) -> None:
-    backbone, (images, masks, labels) = make(network).train(training), _batch()
+    backbone, (images, masks, labels) = make(network).train(training), batch()
     options = {"input_rule": input_rule} | ({"layers": ("4",)} if network == "residual" else {})
     whole = variant(backbone, _Recording(), **options).training_loss(images, masks, labels).total
-    net = variant(backbone, _Recording(), heatmap_fraction=0.25, generator=torch.Generator().manual_seed(0), **options)
+    net = variant(backbone, _Recording(), heatmap_fraction=0.25, generator=generator(), **options)
     found = {}
     while len(found) < 4:
         loss = net.training_loss(images, masks, labels).total
@@ -174,20 +166,18 @@ def test_gradient_of_a_part_is_that_of_the_whole_on_average(
     assert difference(torch.stack(list(found.values())).mean(0), _gradient(whole, backbone)) < 1e-9
 
 
-@pytest.mark.parametrize("variant", _VARIANTS)
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_every_parameter_is_trained(variant: type) -> None:
     network = make("residual").train()
-    net = variant(
-        network, _Recording(), heatmap_fraction=0.25, layers=("4",), generator=torch.Generator().manual_seed(0)
-    )
-    net.training_loss(*_batch()).total.backward()
+    net = variant(network, _Recording(), heatmap_fraction=0.25, layers=("4",), generator=generator())
+    net.training_loss(*batch()).total.backward()
     assert all(
         parameter.grad is not None and bool(parameter.grad.isfinite().all()) for parameter in network.parameters()
     )
 
 
 def test_frozen_batch_norms_in_evaluation_mode_are_respected() -> None:
-    network, (images, masks, labels) = make("residual").train(), _batch()
+    network, (images, masks, labels) = make("residual").train(), batch()
     network[1].eval()
     whole, part = _Recording(), _Recording()
     isnet.OriginalISNet(copy.deepcopy(network), whole).training_loss(images, masks, labels)

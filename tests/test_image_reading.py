@@ -9,8 +9,8 @@ from PIL import Image
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
 
-from isnet_bench.data import images
-from isnet_bench.errors import BenchError
+from isnet_bench.data.images import reading as images
+from isnet_bench.io.errors import BenchError
 
 RNG = np.random.default_rng(0)
 RAMP = np.arange(400).reshape(20, 20)

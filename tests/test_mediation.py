@@ -8,10 +8,12 @@ import torch
 from torch import nn
 
 from isnet_bench import config as configuration
-from isnet_bench import evaluation, training
 from isnet_bench.data import Split
-from isnet_bench.errors import BenchError
+from isnet_bench.evaluation import evaluate as evaluation
 from isnet_bench.evaluation.mediation import KINDS, mediation
+from isnet_bench.io.errors import BenchError
+from isnet_bench.training import train as training
+from isnet_bench.training.runs import Job
 
 CPU = torch.device("cpu")
 
@@ -149,9 +151,10 @@ def test_a_network_without_relu_is_refused():
 
 
 def test_of_a_run(tiny_config, tiny_data, tmp_path):
-    training.train(tiny_config, "tiny", "resnet", 0, tiny_data, tmp_path, None)
-    evaluation.evaluate(tiny_config, "tiny", "resnet", 0, tiny_data, tmp_path)
-    evaluation.mediate(tiny_config, "tiny", "resnet", 0, tiny_data, tmp_path)
+    job = Job(tiny_config, "tiny", "resnet", 0, tiny_data)
+    training.train(job, tmp_path, None)
+    evaluation.evaluate(job, tmp_path)
+    evaluation.mediate(job, tmp_path)
     table = pd.read_csv(tmp_path / "mediation.csv")
     assert list(table) == ["change", "images", "layer", "kind", "units", "restored"]
     assert list(table["change"].unique()) == ["mark removed", "mark swapped", "mark added"]
@@ -163,16 +166,18 @@ def test_of_a_run(tiny_config, tiny_data, tmp_path):
 def test_data_without_such_test_sets_are_refused(tiny_config, tiny_data, tmp_path, monkeypatch):
     info = {**evaluation.datasets.info(tiny_data), "background_changes": {}}
     monkeypatch.setattr(evaluation.datasets, "info", lambda folder: info)
-    training.train(tiny_config, "tiny", "resnet", 0, tiny_data, tmp_path, None)
+    job = Job(tiny_config, "tiny", "resnet", 0, tiny_data)
+    training.train(job, tmp_path, None)
     with pytest.raises(BenchError, match="experiment tiny has no test sets that differ in the background alone"):
-        evaluation.mediate(tiny_config, "tiny", "resnet", 0, tiny_data, tmp_path)
+        evaluation.mediate(job, tmp_path)
     assert not (tmp_path / "mediation.csv").exists()
 
 
-def test_a_row_without_relu_is_named(tiny_config, tiny_data, tmp_path):
-    given = copy.deepcopy(tiny_config)
+def test_a_row_without_relu_is_named(tiny_given, tiny_data, tmp_path):
+    given = copy.deepcopy(tiny_given)
     given["experiments"]["tiny"]["methods"] = {"vit": {"params": {"patch_size": 7}}}
     config = configuration.check(given, "the test's configuration")
-    training.train(config, "tiny", "vit", 0, tiny_data, tmp_path, None)
+    job = Job(config, "tiny", "vit", 0, tiny_data)
+    training.train(job, tmp_path, None)
     with pytest.raises(BenchError, match=r"the network of row vit: no nn\.ReLU"):
-        evaluation.mediate(config, "tiny", "vit", 0, tiny_data, tmp_path)
+        evaluation.mediate(job, tmp_path)

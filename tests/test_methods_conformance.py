@@ -1,183 +1,147 @@
 """What every registered method must do; a new one is tested without a line here."""
 
-import copy
 import dataclasses
+import math
 
 import pytest
 import torch
-from torch import nn
+from torch.nn import functional as F
 
-from baselines.base import Method
+import isnet
+from baselines.base import Method, NoHyperparameters, of_masked, with_mask
+from baselines.classifier import BackboneClassifier
 from isnet_bench import config as configuration
 from isnet_bench import methods
-from isnet_bench.errors import BenchError
-
-CLASSES, SIZE, IMAGES = 4, 28, 8
-INFO = {"classes": list("abcd"), "channels": 1, "image_size": SIZE}
-BACKBONE = {"name": "resnet_small", "options": {}}
-
-
-def entry(name):
-    registered = methods.get(name)
-    fixed = {"c1": 1.0, "c2": 25.0} if registered.needs_range({}) else {}
-    return configuration.MethodEntry(name, name, registered.label, fixed, {})
-
-
-def build(name, seed=0, class_weights=None):
-    torch.manual_seed(seed)
-    given = entry(name)
-    return methods.build(given, methods.task(BACKBONE, INFO, class_weights), None)
-
-
-def batch():
-    """Bars whose place and brightness tell the class, on a mask that holds them."""
-    generator = torch.Generator().manual_seed(0)
-    images = 0.1 * torch.rand(IMAGES, 1, SIZE, SIZE, generator=generator)
-    labels, masks = torch.arange(IMAGES) % CLASSES, torch.zeros(IMAGES, 1, SIZE, SIZE)
-    masks[:, :, 4:24, 4:24] = 1
-    for image, label in zip(images, labels.tolist(), strict=True):
-        image[:, 4 + 5 * label : 9 + 5 * label, 4:24] = 0.4 + 0.2 * label
-    return images, masks, labels
-
-
-def loss(module, seed=1):
-    torch.manual_seed(seed)
-    return module.training_loss(*batch())
-
+from isnet_bench.io.checks import Failure, problem_of
+from isnet_bench.io.errors import BenchError
+from isnet_bench.methods import conformance, isnets
+from isnet_bench.methods.conformance import CHECKS, Subject
 
 every_method = pytest.mark.parametrize("name", methods.names())
 
 
+@pytest.fixture(scope="module")
+def subjects():
+    return {name: Subject(methods.get(name)) for name in methods.names()}
+
+
+@every_method
+@pytest.mark.parametrize("check", CHECKS)
+def test_a_method_is_as_the_benchmark_needs_it(name, check, subjects):
+    assert problem_of(CHECKS[check], subjects[name]) == ""
+
+
+@every_method
+def test_the_configuration_checks_hyperparameters(name, tiny_given):
+    known = [field.name for field in dataclasses.fields(methods.get(name).hyperparameters)]
+    params = {"no_such_thing": 1, **{key: {"a": "mapping"} for key in known}}
+    section = {**tiny_given["experiments"]["tiny"], "methods": {name: {"params": params}}}
+    with pytest.raises(BenchError, match="unknown key 'no_such_thing'") as caught:
+        configuration.check({**tiny_given, "experiments": {"tiny": section}}, "test")
+    for key in known:
+        assert f"experiments.tiny.methods.{name}.params.{key}: " in str(caught.value)
+
+
+# Hyper-parameters that are refused; the last one of each is named.
+REFUSED = [
+    ("rrr", {"weight": -1.0}), ("rrr", {"weight": math.nan}), ("gain", {"mining_weight": -1.0}), ("gain", {"slope": 0}),
+    ("gain", {"threshold": -0.5}), ("gradcam_loss", {"weight": -1}), ("unet_classifier", {"threshold": 1.5}),
+    ("unet_classifier", {"training_masks": "none"}), ("multitask_unet", {"width": 0}), ("ham", {"width": 1}),
+    ("ham", {"bound_weight": -1}), ("ag_sononet", {"auxiliary_weight": 0}), ("vit", {"patch_size": 0}),
+    ("vit", {"heads": 5, "dim": 48}), ("softmax_grad_input", {"c1": 1.0}), ("softmax_grad_input", {"c2": 1, "c1": 2}),
+    ("dual_isnet", {"heatmap_fraction": 0}), ("original_isnet", {"foreground": "l3"}), ("dual_isnet", {"epsilon": 0}),
+    ("stochastic_isnet", {"p_top": 1.1}), ("selective_isnet", {"eta_eps": 0}), ("selective_isnet", {"decay": 2.0}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "params"), REFUSED)
+def test_values_out_of_bounds_are_refused(name, params):
+    with pytest.raises(BenchError, match=list(params)[-1]):
+        methods.hyperparameters(configuration.Row(id=name, method=name, label=name, params=params))
+
+
 def test_the_registry_knows_the_plain_classifier_and_the_four_isnets():
-    isnets = [f"{variant}_isnet" for variant in ("dual", "original", "selective", "stochastic")]
-    assert {"resnet", *isnets} <= set(methods.names())
-    assert methods.names()[-4:] == isnets
+    family = [f"{variant}_isnet" for variant in ("dual", "original", "selective", "stochastic")]
+    assert "resnet" in methods.names()
+    assert methods.names()[-4:] == family
+    assert [methods.get(name).label for name in family] == [f"{name.split('_')[0].title()} ISNet" for name in family]
 
 
 def test_unknown_methods_list_the_known_ones():
-    with pytest.raises(BenchError, match=r"unknown method 'vgg'; known: .*resnet.*stochastic_isnet"):
-        methods.get("vgg")
+    with pytest.raises(BenchError, match=r"unknown method 'resent'; did you mean 'resnet'\? known: .*stochastic_isnet"):
+        methods.get("resent")
 
 
-@every_method
-def test_description(name):
-    method = methods.get(name)
-    assert isinstance(method, Method)
-    assert method.name == name
-    assert method.label
-    assert method.family in ("baseline", "isnet")
-    assert dataclasses.is_dataclass(method.hyperparameters)
-    defaults = method.hyperparameters()
-    assert methods.hyperparameters(entry(name)) == dataclasses.replace(defaults, **entry(name).params)
-    for field in dataclasses.fields(defaults):
-        with pytest.raises(dataclasses.FrozenInstanceError):
-            setattr(defaults, field.name, None)
-    if method.needs_range({}):
-        assert method.explained(defaults).name
+# --- what the checks find -----------------------------------------------------------------------------------
 
 
-@every_method
-def test_unknown_hyperparameters_are_errors_that_list_the_known_ones(name, tiny_config):
-    given = copy.deepcopy(tiny_config)
-    given["experiments"]["tiny"]["methods"] = {name: {"params": {"no_such_thing": 1}}}
-    with pytest.raises(BenchError, match=rf"'no_such_thing' in .*methods.{name}.params; known") as caught:
-        configuration.check(given, "test")
-    for field in dataclasses.fields(methods.get(name).hyperparameters):
-        assert field.name in str(caught.value)
+class Sound(BackboneClassifier):
+    """To be broken in one way at a time."""
 
 
-@every_method
-def test_hyperparameters_of_the_wrong_kind_are_errors(name, tiny_config):
-    for field in dataclasses.fields(methods.get(name).hyperparameters):
-        given = copy.deepcopy(tiny_config)
-        given["experiments"]["tiny"]["methods"] = {name: {"params": {field.name: {"a": "mapping"}}}}
-        with pytest.raises(BenchError, match=rf"methods.{name}.params.*{field.name}"):
-            configuration.check(given, "test")
+class ConstantLoss(Sound):
+    def training_loss(self, images, masks, labels):
+        loss = (self(images) * 0).sum() + 1
+        return isnet.Losses(loss, {"nothing": loss})
 
 
-@every_method
-def test_shapes_and_finite_losses(name):
-    module = build(name)
-    images = batch()[0]
-    for mode in (True, False):
-        module.train(mode)
-        assert module(images).shape == (IMAGES, CLASSES)
-        losses = loss(module)
-        assert losses.total.shape == ()
-        assert losses.parts
-        assert all(part.shape == () for part in losses.parts.values())
-        assert all(bool(value.isfinite()) for value in (losses.total, *losses.parts.values()))
+class Maskless(Sound):
+    def training_loss(self, images, masks, labels):
+        loss = F.cross_entropy(self(images * masks), labels, weight=self.class_weights)
+        return isnet.Losses(loss, {"classification": loss})
 
 
-@every_method
-def test_loss_has_the_same_parts_in_every_batch(name):
-    module = build(name).train()
-    assert len({tuple(loss(module, seed).parts) for seed in range(3)}) == 1
+class TransposedLogits(Sound):
+    def forward(self, images):
+        return self.backbone(images).T
 
 
-@every_method
-def test_every_trainable_parameter_gets_a_gradient(name):
-    module = build(name).train()
-    # A few steps away from the start, where weights that begin at zero may block the way.
-    optimizer = torch.optim.AdamW(module.parameters(), 1e-3)
-    for seed in range(3):
-        optimizer.zero_grad()
-        loss(module, seed).total.backward()
-        optimizer.step()
-    gradients = {key: p.grad for key, p in module.named_parameters() if p.requires_grad}
-    assert [key for key, gradient in gradients.items() if gradient is None or not gradient.any()] == []
-    assert all(bool(gradient.isfinite().all()) for gradient in gradients.values())
+@pytest.mark.parametrize(
+    ("module", "check", "problem"),
+    [
+        (ConstantLoss, "the loss falls on one batch", "the loss goes from 1 to 1 in 16 steps on one batch"),
+        (ConstantLoss, "a gradient reaches every trainable parameter", "no gradient reaches backbone"),
+        (ConstantLoss, "class weights matter", "the loss is the same with them"),
+        (ConstantLoss, "the same seed gives the same numbers", "another seed gives the same loss"),
+        (Maskless, "images without a mask take part in classification", "the loss total is nan"),
+        (TransposedLogits, "shapes, and finite losses", r"logits have the shape \(4, 8\)"),
+    ],
+)
+def test_a_check_says_what_is_wrong(module, check, problem):
+    subject = Subject(Method("broken", "Broken", NoHyperparameters, module, kept="backbone"))
+    with pytest.raises(Failure, match=problem):
+        CHECKS[check](subject)
 
 
-@every_method
-def test_loss_decreases_on_one_batch(name):
-    module = build(name).train()
-    optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], 2e-3)
-    values = []
-    for step in range(16):
-        optimizer.zero_grad()
-        losses = loss(module, step)
-        losses.total.backward()
-        nn.utils.clip_grad_norm_(module.parameters(), 1.0)
-        optimizer.step()
-        values.append(losses.total.item())
-    assert sum(values[-4:]) < 0.9 * sum(values[:4])
+# --- images without a mask ----------------------------------------------------------------------------------
 
 
-@every_method
-def test_same_seed_same_numbers(name):
-    first, second, other = build(name), build(name), build(name, seed=1)
-    for module in (first, second, other):
-        module.train()
-    results = [loss(module).total for module in (first, second)]
-    assert torch.equal(*results)
-    assert not torch.equal(results[0], loss(other).total)
+def test_a_term_of_a_loss_is_that_of_the_images_with_a_mask():
+    images, masks, _ = conformance.batch()
+    masks[2:] = torch.nan
+    assert with_mask(masks).tolist() == [True] * 2 + [False] * 6
+    assert torch.equal(of_masked(F.mse_loss, images, masks), F.mse_loss(images[:2], masks[:2]))
+    assert of_masked(F.mse_loss, images, torch.full_like(masks, torch.nan)).item() == 0
+    assert torch.equal(of_masked(F.mse_loss, images, masks.nan_to_num()), F.mse_loss(images, masks.nan_to_num()))
 
 
-@every_method
-def test_state_goes_round_and_what_is_left_is_a_plain_network(name):
-    trained, fresh = build(name), build(name, seed=1)
-    loss(trained.train()).total.backward()
-    images = batch()[0]
-    network, target = methods.classifier(trained.eval()), methods.classifier(fresh.eval())
-    target.load_state_dict(network.state_dict())
-    with torch.inference_mode():
-        assert torch.equal(target(images), trained(images))
-    assert all(module._forward_hooks == {} and module._backward_hooks == {} for module in network.modules())
+# --- a fifth ISNet is one class -----------------------------------------------------------------------------
 
 
-@every_method
-def test_evaluation_mode_treats_each_image_alone_and_leaves_no_trace(name):
-    module = build(name).eval()
-    images = batch()[0]
-    before = copy.deepcopy(module.state_dict())
-    alone = torch.cat([module(image[None]) for image in images])
-    torch.testing.assert_close(module(images), alone, rtol=1e-3, atol=1e-4)
-    loss(module)
-    assert all(torch.equal(before[key], value) for key, value in module.state_dict().items())
+class PairISNet(isnet.ISNet):
+    """Explains one given class."""
+
+    def __init__(self, *args, label: int = 1, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.label = label
+
+    def quantity(self):
+        return isnet.Logit(self.label)
 
 
-@every_method
-def test_class_weights_matter(name):
-    weighted = build(name, class_weights=torch.tensor([9.0, 1.0, 1.0, 1.0])).train()
-    assert not torch.equal(loss(build(name).train()).total, loss(weighted).total)
+def test_an_isnet_is_described_by_its_class():
+    method = isnets.method(PairISNet)
+    assert (method.name, method.label, method.family) == ("pair_isnet", "Pair ISNet", "isnet")
+    assert method.hyperparameters(label=2).label == 2
+    assert method.range.fields == ("propagation", "layers", "epsilon", "input_rule", "label")
+    assert [name for name, check in CHECKS.items() if problem_of(check, Subject(method))] == []

@@ -1,7 +1,6 @@
 """MNIST and its stand-in: where the digits come from, how they are split, and what the marks give away."""
 
 import http.client
-import json
 import struct
 from pathlib import Path
 from urllib.error import URLError
@@ -13,7 +12,7 @@ from scipy import ndimage
 
 from isnet_bench import data as datasets
 from isnet_bench.data import bias, mnist
-from isnet_bench.errors import BenchError
+from isnet_bench.io.errors import BenchError
 
 NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 PATTERNS = ("border_pixel", "corner_patch", "tinted_background")
@@ -321,21 +320,6 @@ def test_images_can_be_enlarged(root):
     assert (made.splits["iid"].images != made.splits["ood"].images).sum() == 100 * 9
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"train_images": 9}, "train_images must be at least 10"),
-        ({"image_size": 20}, "image_size must be at least 28"),
-        ({"mask_dilation": -1}, "mask_dilation must be at least 0"),
-        ({"bias": {"strength": 1.5}}, r"strength must lie in \[0, 1\], not 1.5"),
-        ({"bias": {"size": 0}}, "size must be at least 1 pixel"),
-    ],
-)
-def test_impossible_settings_are_refused(change, message):
-    with pytest.raises(BenchError, match=message):
-        settings(**change)
-
-
 def test_prepared_data_are_what_was_made(tiny_data, tiny_config):
     info = datasets.info(tiny_data)
     assert info["stand_in"]
@@ -347,15 +331,6 @@ def test_prepared_data_are_what_was_made(tiny_data, tiny_config):
     assert float(split.images.max()) == 1
     assert info["background_area"]["iid"] == pytest.approx(1 - float(split.masks.mean()), rel=1e-6)
     assert set(split.masks.unique().tolist()) == {0.0, 1.0}
-
-
-def test_prepared_data_are_the_same_every_time(tiny_data, tiny_config, tmp_path, monkeypatch):
-    monkeypatch.setenv("ISNET_BENCH_DATA", str(tmp_path / "nothing"))
-    datasets.prepare("tiny", tiny_config, tmp_path / "again")
-    assert json.loads((tmp_path / "again" / "data.json").read_text()) == datasets.info(tiny_data)
-    for split in ("train", "deceiving"):
-        for a, b in zip(datasets.load(tiny_data, split), datasets.load(tmp_path / "again", split), strict=True):
-            assert torch.equal(a, b)
 
 
 def test_unprepared_and_damaged_data_are_named(tmp_path):
@@ -381,4 +356,4 @@ def test_failed_preparation_leaves_no_description(tiny_config, tmp_path, monkeyp
 
 def test_unknown_data_set_lists_the_known_ones():
     with pytest.raises(BenchError, match=r"unknown data set 'cifar'; known: .*mnist"):
-        datasets.settings_type("cifar")
+        datasets.known()["cifar"]

@@ -8,7 +8,8 @@ import small_phantoms
 from sklearn.linear_model import LogisticRegression
 from small_phantoms import TEST_SETS, make
 
-from isnet_bench.data import bias, phantom_background
+from isnet_bench.data import bias
+from isnet_bench.data.phantom import background as phantom_background
 
 made = small_phantoms.made
 

@@ -7,10 +7,12 @@ import torch
 from safetensors.torch import load_file
 
 import isnet
-from isnet_bench import backbones, ranges
 from isnet_bench import config as configuration
 from isnet_bench import data as datasets
-from isnet_bench.errors import BenchError
+from isnet_bench.io.errors import BenchError
+from isnet_bench.methods import backbones
+from isnet_bench.training import ranges
+from isnet_bench.training.runs import Job
 
 ROWS = {
     "dual_isnet": {},
@@ -20,23 +22,26 @@ ROWS = {
 
 
 @pytest.fixture(scope="module")
-def config(tiny_config):
-    section = {**tiny_config["experiments"]["tiny"], "methods": ROWS}
-    return configuration.check({**tiny_config, "experiments": {"tiny": section}}, "the test's configuration")
+def config(tiny_given):
+    section = {**tiny_given["experiments"]["tiny"], "methods": ROWS}
+    return configuration.check({**tiny_given, "experiments": {"tiny": section}}, "the test's configuration")
 
 
 @pytest.fixture(scope="module")
 def classifier(config, tiny_data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("classifier")
-    ranges.train_classifier(config, "tiny", 3, tiny_data, folder)
+    ranges.train_classifier(Job(config, "tiny", "dual_isnet", 3, tiny_data), folder)
     return folder
 
 
 @pytest.fixture(scope="module")
 def measured(config, tiny_data, classifier, tmp_path_factory):
     out = tmp_path_factory.mktemp("range") / "seed3.json"
-    ranges.measure(config, "tiny", 3, tiny_data, classifier, out)
-    return json.loads(out.read_text())
+    found = {}
+    for row in ("dual_isnet", "original_isnet"):
+        ranges.measure(Job(config, "tiny", row, 3, tiny_data), classifier, out)
+        found[row] = json.loads(out.read_text())
+    return found
 
 
 def totals(classifier, tiny_data, quantity, rule="epsilon"):
@@ -51,15 +56,15 @@ def totals(classifier, tiny_data, quantity, rule="epsilon"):
 
 def test_classifier_is_the_experiments_plain_network(classifier):
     record = json.loads((classifier / "run.json").read_text())
-    assert (record["method"], record["seed"], record["epochs"]) == ("range_classifier", 3, 3)
+    assert (record["row"], record["seed"], record["epochs"]) == ("range_classifier", 3, 3)
     assert record["range"] is None
 
 
 def test_each_explanation_has_its_range(measured, classifier, tiny_data):
-    assert measured["seed"] == 3
-    assert measured["images"] == 90
-    assert len(measured["explanations"]) == 2  # the third row has numbers of its own
-    dual, original = sorted(measured["explanations"].values(), key=len)
+    for row, found in measured.items():
+        assert (found["method"], found["seed"], found["images"]) == (row, 3, 90)
+    assert measured["original_isnet"]["explained"]["layers"] == ["layer1"]
+    dual, original = (found["ranges"] for found in measured.values())
     for rule, found in zip(("zplus", "epsilon"), dual["input"], strict=True):
         c1, c2 = isnet.relevance_range(totals(classifier, tiny_data, isnet.JointLogits(), rule)[0])
         assert (found["c1"], found["c2"]) == (pytest.approx(c1, rel=1e-4), pytest.approx(c2, rel=1e-4))
@@ -79,5 +84,5 @@ def test_a_classifier_of_other_data_is_refused(config, classifier, tiny_data, tm
     record["data"]["settings"]["seed"] = 99
     (tmp_path / "run.json").write_text(json.dumps(record))
     with pytest.raises(BenchError, match="was trained on other data than the prepared data are now: train"):
-        ranges.measure(config, "tiny", 3, tiny_data, tmp_path, tmp_path / "range.json")
+        ranges.measure(Job(config, "tiny", "dual_isnet", 3, tiny_data), tmp_path, tmp_path / "range.json")
     assert not (tmp_path / "range.json").exists()

@@ -3,6 +3,7 @@
 import base64
 import importlib.util
 import json
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,98 +13,60 @@ import pytest
 import reporting_runs
 from reporting_runs import LABELS, SETS
 
-from isnet_bench.errors import BenchError
-from isnet_bench.reporting import comparison, markup, tables, timing_page
+from isnet_bench.reporting import markup, tables
 
 ROOT = Path(__file__).resolve().parents[1]
-config, results = reporting_runs.config, reporting_runs.results
+bench = reporting_runs.bench
 
 
 class _Cells(HTMLParser):
-    """Rows of all tables of a page, bold cells between stars."""
+    """Rows of all tables of a page."""
 
     def __init__(self, page):
         super().__init__()
-        self.rows, self.cell = [], None
+        self.rows, self.cell = [], False
         self.feed(page)
 
     def handle_starttag(self, tag, attrs):
+        self.cell = tag in ("td", "th")
         if tag == "tr":
             self.rows.append([])
-        elif tag in ("td", "th"):
+        elif self.cell:
             self.rows[-1].append("")
-            self.cell = tag
-        elif tag == "b":
-            self.rows[-1][-1] += "*"
 
     def handle_data(self, data):
         if self.cell:
             self.rows[-1][-1] += data
 
     def handle_endtag(self, tag):
-        if tag == "b":
-            self.rows[-1][-1] += "*"
-        elif tag == self.cell:
-            self.cell = None
+        self.cell = False
 
 
-def test_html_is_escaped_and_bold_where_asked():
+def test_html_is_escaped_and_bold_where_asked(tmp_path):
     shown = pd.DataFrame({"Method": ["a < b", "c"], "Score & more": ["1.0", "2.0"]})
-    page = markup.page("t", [markup.paragraph("p < 0.05"), markup.html_table(shown, np.array([[0, 0], [0, 1]], bool))])
-    assert _Cells(page).rows == [["Method", "Score & more"], ["a < b", "1.0"], ["c", "*2.0*"]]
+    part = markup.Part(shown, np.array([[0, 0], [0, 1]], bool), after=["p < 0.05"])
+    markup.write(tmp_path / "t", shown, "t", "caption", [part])
+    page = (tmp_path / "t.html").read_text()
+    assert _Cells(page).rows == [["Method", "Score & more"], ["a < b", "1.0"], ["c", "2.0"]]
+    (bold,) = re.findall(r"#(\w+) {\s*font-weight: bold", page)
+    assert re.search(rf'id="{bold}"[^>]*>2\.0<', page)
     assert "<p>p &lt; 0.05</p>" in page
     assert "src=" not in page
     assert "href=" not in page
 
 
-def test_pages_show_what_markdown_shows(config, results):
-    config["experiments"]["mnist"]["methods"]["resnet"]["method"] = "masked_input"
-    tables.write(config, "mnist", results, results / "t")
-    comparison.write(config, "mnist", results, results / "c")
-    for name, number in (("t", 1), ("c", len(SETS))):
-        page = (results / f"{name}.html").read_text(encoding="utf-8")
-        lines = [line for line in (results / f"{name}.md").read_text(encoding="utf-8").splitlines() if line[:1] == "|"]
+def test_pages_show_what_markdown_shows(bench):
+    bench.experiment["methods"]["resnet"]["method"] = "masked_input"
+    tables.write(bench.read(), bench.root / "t")
+    for name, number in (("t", 1), ("t_comparison", len(SETS))):
+        page = (bench.root / f"{name}.html").read_text(encoding="utf-8")
+        text = (bench.root / f"{name}.md").read_text(encoding="utf-8").replace("*", "")
+        lines = [line for line in text.splitlines() if line[:1] == "|"]
         cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if not line.startswith("|:")]
-        found = [[cell.strip().replace("*", "**") for cell in row] for row in _Cells(page).rows]
-        assert found == cells
-        assert len(found) == number * (1 + len(LABELS))
+        assert [[cell.strip() for cell in row] for row in _Cells(page).rows] == cells
+        assert len(cells) == number * (1 + len(LABELS))
         assert page.count("An oracle") == number
         assert "Data: MNIST." in page
-
-
-@pytest.fixture
-def measured(tmp_path):
-    """A timing study of two methods, in pytest-benchmark's form; the second was not timed with 50 classes."""
-    info = {"device": "cpu", "threads": 2, "backbone": "resnet_small", "image_size": 28, "batch_size": 16}
-    info |= {"channels": 1, "measures": "training step", "sweep": 0, "flop": 10**9}
-    entries = [
-        {
-            "extra_info": {**info, "method": row, "label": label, "classes": classes, "peak_memory_bytes": memory},
-            "stats": {"data": [seconds, 3 * seconds]},
-        }
-        for row, label, classes, seconds, memory in (
-            ("resnet", "Plain", 2, 0.001, 10**6),
-            ("original_isnet", "Original", 2, 0.004, 4 * 10**6),
-            ("resnet", "Plain", 50, 0.002, 10**6),
-        )
-    ]
-    path = tmp_path / "training_step.json"
-    path.write_text(json.dumps({"benchmarks": entries}))
-    return path
-
-
-def test_timing_page_has_a_column_for_each_number_of_classes(measured, tmp_path):
-    timing_page.write(measured, tmp_path / "timing.html")
-    page = (tmp_path / "timing.html").read_text(encoding="utf-8")
-    head = ["Method", "2 classes", "50 classes"]
-    assert _Cells(page).rows == [
-        head, ["Plain", "2.0", "4.0"], ["Original", "8.0", ""],
-        head, ["Plain", "1.00", "1.00"], ["Original", "4.00", ""],
-        head, ["Plain", "1.0", "1.0"], ["Original", "4.0", ""],
-    ]  # fmt: skip
-    assert "resnet_small" in page
-    with pytest.raises(BenchError, match=r"none\.json"):
-        timing_page.write(tmp_path / "none.json", tmp_path / "timing.html")
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +97,7 @@ def test_a_whole_report_has_no_problems(check):
         ("<html></html>", "no figures or no tables"),
         (_report(**{"c.png": _entry(b"", caption="")}), "c.png has no caption"),
         (_report(**{"c.png": _entry(b"", data_uri="c.png")}), "c.png is not embedded"),
+        (_report('<div class="system-message">'), "mark-up error"),
         (_report('<script src="https://example.org/x.js"></script>'), "loads something from elsewhere: <script"),
         (_report("<link rel='stylesheet' href='//example.org/x.css'>"), "loads something from elsewhere: <link"),
     ],

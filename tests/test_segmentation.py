@@ -1,6 +1,5 @@
 """Lung segmentation: drawn radiographs in, masks and their scores out; and what the workflow plans."""
 
-import dataclasses
 import json
 import logging
 import os
@@ -21,11 +20,12 @@ from safetensors.torch import load_file
 from sklearn.metrics import f1_score, jaccard_score
 from torch.nn import functional as F
 
-from isnet_bench import cli, fields, segmentation
+from isnet_bench import cli
 from isnet_bench import config as configuration
-from isnet_bench.errors import BenchError
-from isnet_bench.segmentation_data import Augmentation, Settings
-from isnet_bench.segmentation_masks import fault, overlap, tidy
+from isnet_bench.config.models import Augmentation
+from isnet_bench.io.errors import BenchError
+from isnet_bench.training import segmentation
+from isnet_bench.training.segmentation import fault, overlap, tidy
 
 ROOT = Path(__file__).resolve().parents[1]
 NONE = Augmentation(degrees=0.0, translate=0.0, scale=(1.0, 1.0), gamma=1.0)
@@ -117,6 +117,7 @@ def test_the_record_says_what_the_result_depends_on(made):
     assert record["epochs"] == SECTION["epochs"]
 
 
+@pytest.mark.slow
 def test_a_broken_image_costs_no_second_training(folder, tmp_path, caplog):
     config, out, image = checked(epochs=1, batch_size=8), tmp_path / "out", folder / "images/b/4.png"
     whole = image.read_bytes()
@@ -151,16 +152,16 @@ def test_a_broken_image_costs_no_second_training(folder, tmp_path, caplog):
 
 
 def test_implausible_masks_are_reported(folder, tmp_path, monkeypatch, caplog):
-    def pretend(network, images):
+    def pretend(network, images, size):
         masks = [np.zeros(image.shape, bool) for image in images]
         masks[-1][20:60, 5:30] = True
         return masks
 
-    monkeypatch.setattr(segmentation.Network, "masks", pretend)
+    monkeypatch.setattr(segmentation.Segmenter, "masks", pretend)
     segmentation.segment(checked(epochs=1, batch_size=8), tmp_path / "out")
-    metrics = json.loads((tmp_path / "out/metrics.json").read_text())
-    assert metrics["faults"] == {"area below 5%": 2, "one lung only": 1}
-    assert [row["image"] for row in metrics["implausible"]] == ["images/a/2.jpg", "images/b/3.png", "images/b/4.png"]
+    faults = pd.read_csv(tmp_path / "out/masks.csv").set_index("image")["fault"].dropna()
+    area = "area below 5%"
+    assert faults.to_dict() == {"images/a/2.jpg": area, "images/b/3.png": area, "images/b/4.png": "one lung only"}
     text = (tmp_path / "out/report.md").read_text()
     assert "- images/b/4.png: one lung only" in text
     row = next(line for line in text.splitlines() if line.startswith("| b "))
@@ -170,14 +171,14 @@ def test_implausible_masks_are_reported(folder, tmp_path, monkeypatch, caplog):
 
 def test_only_its_own_settings_make_the_job_run_again():
     config = checked()
-    part = configuration.prune({**config, "seeds": [7]}, verb="segment")
-    assert set(part) == {"device", "results", "segment"}
-    assert configuration.prune(configuration.load(json.dumps(part)), verb="segment") == part
+    part = config.model_copy(update={"seeds": (7,)}).part("segment")
+    assert set(json.loads(part)) == {"device", "segment"}
+    assert configuration.load(part).part("segment") == part
 
 
 def test_the_verb(folder, tmp_path, monkeypatch, capsys):
     called = []
-    monkeypatch.setattr(segmentation, "segment", lambda config, out: called.append((config["segment"], out)))
+    monkeypatch.setattr(segmentation, "segment", lambda config, out: called.append((config.segment.given(), out)))
     text = json.dumps({"results": "here", "segment": SECTION})
     assert cli.main(["segment", "--config", text]) == 0
     assert cli.main(["segment", "--config", text, "--out", "there"]) == 0
@@ -215,7 +216,7 @@ def test_training_images_vary_and_their_masks_with_them():
     assert ((moved[:, 0] > 0.35) == targets.bool()).float().mean() > 0.97, "image and mask moved differently"
     assert all(not torch.equal(targets[0], other) for other in (labels[0], targets[1]))
 
-    spy(dataclasses.replace(NONE, gamma=2.0), training=True)
+    spy(NONE.model_copy(update={"gamma": 2.0}), training=True)
     brightened, targets = seen[6:8]
     assert torch.equal(targets, labels)
     exponents = brightened[:, 0, 32, 32].log() / torch.tensor(0.6).log()
@@ -290,6 +291,7 @@ def dry_run(folder, config, *targets):
     return run.stdout, re.findall(r"^Shell command: (OMP.*)$", run.stdout, flags=re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_the_workflow_makes_masks_before_the_data_that_need_them(tmp_path):
     folders = {"asked": "results/segment/masks", "drawn": "by/hand", "none": None}
     xrays = {name: {"data": {"name": "xray", "predicted_masks": folder}} for name, folder in folders.items()}
@@ -298,7 +300,7 @@ def test_the_workflow_makes_masks_before_the_data_that_need_them(tmp_path):
     (command,) = (command for command in commands if " segment " in command)
     assert " --out results/segment > results/logs/segment.log" in command
     given = configuration.load(re.search(r"'(\{.*\})'", command)[1])
-    assert fields.fill(Settings, given["segment"]).encoder == TINY
+    assert given.segment.encoder == TINY
     inputs = re.findall(
         r"^rule prepare:\n(?:    input: (.*)\n)?    output: results/data/(.*)$", text, flags=re.MULTILINE
     )
@@ -307,6 +309,7 @@ def test_the_workflow_makes_masks_before_the_data_that_need_them(tmp_path):
     assert "results/segment/metrics.json" in targets.split(", ")
 
 
+@pytest.mark.slow
 def test_the_workflow_makes_no_masks_where_it_is_not_asked_to(tmp_path):
     xrays = {"data": {"name": "xray", "predicted_masks": "results/segment/masks"}}
     _, commands = dry_run(tmp_path, {"seeds": [0], "experiments": {"covid": xrays}}, "all", "results/data/covid")

@@ -1,7 +1,5 @@
 """What lung segmentation refuses before any training, and which masks it reads."""
 
-import dataclasses
-import json
 import shutil
 
 import lung_collection
@@ -11,10 +9,8 @@ import pytest
 from lung_collection import checked, read
 from PIL import Image
 
-from isnet_bench import config as configuration
-from isnet_bench import segmentation, segmentation_data
-from isnet_bench.errors import BenchError
-from isnet_bench.segmentation_data import Augmentation, Settings
+from isnet_bench.io.errors import BenchError
+from isnet_bench.training import segmentation, segmentation_data
 
 folder = lung_collection.folder
 
@@ -105,7 +101,7 @@ def save(name, array):
         ),
         (
             save("lungs/mask3.png", np.ones((5, 7))),
-            r"mask3\.png has 7 x 5 pixels, and its image lungs/3\.png 88 x 72; resize",
+            r"mask3\.png has 7 x 5 pixels, and its image .*lungs/3\.png 88 x 72; resize",
         ),
         (save("lungs/mask9.png", np.zeros((72, 88))), r"mask9\.png is all black"),
         (lambda f: (f / "lungs/5.png").write_text("no image"), r"lungs/5\.png cannot be read as a PNG"),
@@ -128,27 +124,21 @@ def test_an_unknown_encoder_is_refused(folder, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"size": 64}, "unknown key 'size' in segment; known keys: augmentation, "),
-        ({"image_size": 100}, "segment.image_size: 100 is not a multiple of 32"),
-        ({"batch_size": 1}, "segment.batch_size: 1 is less than the minimum of 2"),
-        ({"augmentation": {"gamma": 0.5}}, "segment.augmentation.gamma: 0.5 is less than the minimum of 1"),
+        ({"size": 64}, "segment: unknown key 'size'; known: augmentation, "),
+        ({"image_size": 100}, "segment.image_size: Input should be a multiple of 32, not 100"),
+        ({"batch_size": 1}, "segment.batch_size: Input should be greater than or equal to 2, not 1"),
+        ({"augmentation": {"gamma": 0.5}}, "segment.augmentation.gamma: Input should be greater than or equal to 1, "),
         (
             {"augmentation": {"scale": [1.4, 0.8]}},
-            "segment: scale must be a smaller and a larger positive number, not [1.4, 0.8]",
+            "segment.augmentation: scale must be a smaller and a larger number, not [1.4, 0.8]",
         ),
     ],
 )
 def test_a_mistake_in_the_configuration_is_one_sentence(changes, sentence):
     with pytest.raises(BenchError) as caught:
         checked(**changes)
-    assert str(caught.value).startswith("mine.yaml: ")
+    assert str(caught.value).startswith("mine.yaml")
     assert sentence in str(caught.value)
-
-
-def test_schema_and_dataclasses_have_the_same_keys():
-    schema = json.loads(configuration.SCHEMA.read_text())["$defs"]["segment"]["properties"]
-    for kind, properties in ((Settings, schema), (Augmentation, schema["augmentation"]["properties"])):
-        assert {field.name for field in dataclasses.fields(kind)} == set(properties)
 
 
 def test_masks_need_not_be_0_and_255(folder):

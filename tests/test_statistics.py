@@ -131,46 +131,6 @@ def test_intervals_over_seeds_and_images_hold_the_expectation(seeds, between_see
     assert 0.915 < np.mean([low <= truth <= high for _, low, high in found]) <= 1
 
 
-def test_hierarchical_bootstrap_agrees_with_the_variances_that_made_the_data():
-    generator = np.random.default_rng(9)
-    right = draw(generator, 1, 8, 300, 0.3)[0]
-    value, low, high = statistics.hierarchical_bootstrap(frame({"a": right}), resamples=1500)
-    assert value == pytest.approx(right.mean())
-    # Owen's expectation, to the order of the mean squares: seeds and images add up, the rest counts three times.
-    by_seed, by_image = right.mean(1), right.mean(0)
-    rest = right - by_seed[:, None] - by_image + right.mean()
-    variance = by_seed.var() / 8 + by_image.var() / 300 + (rest**2).mean() / (8 * 300)
-    assert high - low == pytest.approx(2 * 1.96 * np.sqrt(variance), rel=0.08)
-    assert (low + high) / 2 == pytest.approx(value, abs=0.005)
-
-
-def test_hierarchical_bootstrap_of_one_seed_is_the_bootstrap_over_images():
-    right = (np.arange(400) % 5 > 0)[None].astype(float)
-    value, low, high = statistics.hierarchical_bootstrap(frame({"a": right}), resamples=2000)
-    assert value == pytest.approx(0.8)
-    assert (low, high) == pytest.approx((0.8 - 1.96 * 0.02, 0.8 + 1.96 * 0.02), abs=0.004)
-
-
-def test_hierarchical_bootstrap_of_seeds_without_images_to_tell_apart():
-    right = np.array([[1.0] * 50, [0.0] * 50])
-    assert statistics.hierarchical_bootstrap(frame({"a": right})) == (0.5, 0, 1)
-
-
-def test_hierarchical_bootstrap_measures_other_metrics_and_follows_its_seed():
-    labels = np.array([0, 0, 0, 0, 0, 0, 1, 1])
-    rows = [
-        pd.DataFrame({"index": np.arange(8), "label": labels, "prediction": predicted, "seed": seed})
-        for seed, predicted in enumerate(([0] * 8, labels))
-    ]
-    predictions = pd.concat(rows).assign(method="a", set="iid")
-    find = statistics.hierarchical_bootstrap
-    assert find(predictions, "accuracy", resamples=9).value == pytest.approx((6 / 8 + 1) / 2)
-    assert find(predictions, "balanced_accuracy", resamples=9).value == pytest.approx((1 / 2 + 1) / 2)
-    assert find(predictions, "macro_f1", resamples=9).value == pytest.approx((12 / 14 / 2 + 1) / 2)
-    assert find(predictions, seed=1) == find(predictions, seed=1)
-    assert find(predictions, seed=1) != find(predictions, seed=3)
-
-
 def test_estimates_have_a_row_for_each_set_and_method():
     generator = np.random.default_rng(10)
     first, second = draw(generator, 2, 3, 80, 0.2)
@@ -237,9 +197,6 @@ def test_other_metrics_are_estimated_and_compared():
     (row,) = statistics.pairwise(predictions, "macro_f1").itertuples()
     assert row.difference == pytest.approx(table.loc["net", "value"] - table.loc["constant", "value"])
     assert row.p < 0.001
-    boot = statistics.hierarchical_bootstrap(predictions[predictions["method"] == "net"], "macro_f1")
-    assert boot.value == pytest.approx(table.loc["net", "value"])
-    assert boot.high - boot.low == pytest.approx(table.loc["net", "high"] - table.loc["net", "low"], rel=0.5)
 
 
 def test_bounds_of_estimates_are_cut_to_fractions():
@@ -258,7 +215,10 @@ def test_pairs_are_compared_on_the_same_images():
     assert row["other_value"] == pytest.approx(b.mean())
     assert tuple(row[["low", "high"]]) == pytest.approx(crossed(a - b).interval[1:])
     assert row["p"] == pytest.approx(crossed(a - b).p_value)
-    assert (pairs["p_holm"].to_numpy() == statistics.holm(pairs["p"].to_numpy())).all()
+    # Holm (1979): the smallest p times 3, the next times 2, and none smaller than one before it.
+    p, order = pairs["p"].to_numpy(), np.argsort(pairs["p"].to_numpy())
+    corrected = np.minimum(np.maximum.accumulate(p[order] * [3, 2, 1]), 1)
+    assert pairs["p_holm"].to_numpy()[order] == pytest.approx(corrected, abs=0)
 
 
 def test_holm_corrects_within_each_test_set():
@@ -266,21 +226,6 @@ def test_holm_corrects_within_each_test_set():
     a, b = draw(generator, 2, 3, 200, 0.0, shift=[0.5, 0])
     pairs = statistics.pairwise(pd.concat([frame({"a": a, "b": b}, name) for name in ("iid", "ood")]))
     assert (pairs["p"] == pairs["p_holm"]).all()
-
-
-@pytest.mark.parametrize(
-    ("p", "corrected"),
-    [
-        # Demšar (2006), section 3.2.2: Holm rejects the first two of these at 0.05.
-        ([0.016, 0.019, 0.607], [0.048, 0.048, 0.607]),
-        # Holm keeps the order: 4 * 0.01, 3 * 0.02, 2 * 0.03 = 0.06, then 0.04 is lifted to 0.06.
-        ([0.03, 0.01, 0.04, 0.02], [0.06, 0.04, 0.06, 0.06]),
-        ([0.6, 0.9], [1.0, 1.0]),
-        ([], []),
-    ],
-)
-def test_holm_of_hand_worked_examples(p, corrected):
-    assert statistics.holm(np.array(p)) == pytest.approx(corrected)
 
 
 def test_the_best_candidate_is_the_reference_on_each_test_set():
@@ -312,6 +257,7 @@ def test_a_method_alone_is_not_compared():
     assert statistics.best_marks(pairs) == {}
 
 
+@pytest.mark.slow
 def test_picking_the_best_after_the_fact_does_not_raise_the_error_rate():
     generator = np.random.default_rng(14)
     sets = []
@@ -359,7 +305,5 @@ def test_methods_on_different_data_are_not_compared():
         for function in mean:
             with pytest.raises(ValueError, match=said):
                 function(change)
-    with pytest.raises(ValueError, match="one method on one test set"):
-        statistics.hierarchical_bootstrap(both)
     with pytest.raises(ValueError, match="at least two"):
         crossed(np.ones((3, 1)))

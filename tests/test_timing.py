@@ -1,21 +1,25 @@
-"""The timing table from made-up pytest-benchmark files, one tiny real run, and timing studies."""
+"""The timing table from made-up pytest-benchmark files, and one tiny real run."""
 
 import json
 import sys
+from unittest.mock import call, create_autospec
 
 import numpy as np
 import pandas as pd
 import pytest
 import small_timing
 
-from isnet_bench import cli, studies, timing
+from isnet_bench import cli
 from isnet_bench import config as configuration
-from isnet_bench.errors import BenchError
+from isnet_bench.io.errors import BenchError
+from isnet_bench.layout import Layout
+from isnet_bench.reporting import timing_reports
+from isnet_bench.timing import summary as timing
 
 LABELS = {"resnet": "ResNet", "stochastic_isnet": "Stochastic ISNet", "original_isnet": "Original ISNet"}
 CLASSES = (2, 10, 50)
 
-config = small_timing.config
+given = small_timing.given
 
 
 def _seconds(method, classes):
@@ -65,7 +69,7 @@ def measured(tmp_path):
 
 
 def test_table_takes_medians_over_the_rounds_of_all_sweeps(measured, tmp_path):
-    timing.table(measured, tmp_path / "tables" / "timing.csv")
+    timing_reports.write(measured, tmp_path / "tables" / "timing")
     table = pd.read_csv(tmp_path / "tables" / "timing.csv")
     assert list(table.columns[:9]) == [
         "method", "label", "classes", "median_seconds", "iqr_seconds", "ratio_to_plain", "rounds", "device",
@@ -84,6 +88,20 @@ def test_table_takes_medians_over_the_rounds_of_all_sweeps(measured, tmp_path):
     assert (case["rounds"], case["device"], case["threads"]) == (5, "cpu", 2)
     assert (case["operation"], case["backbone"], case["image_size"]) == ("training step", "resnet_small", 28)
     assert list(table[table["method"] == "resnet"]["ratio_to_plain"]) == [1, 1, 1]
+
+
+def test_people_see_the_steps_with_a_column_for_each_number_of_classes(measured, tmp_path):
+    timing_reports.write(measured, tmp_path / "timing")
+    text = (tmp_path / "timing.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line[:1] == "|"]
+    assert rows[0] == ["Method", "2 classes", "10 classes", "50 classes"]
+    assert rows[4::5] == [
+        ["Original ISNet", "30.0", "110.0", "510.0"],
+        ["Original ISNet", "3.00", "11.00", "51.00"],
+        ["Original ISNet", "60.0", "220.0", "1,020.0"],
+    ]
+    assert text.startswith("Training steps against the number of classes: resnet_small, batch of 16 random")
+    assert "h2" in (tmp_path / "timing.html").read_text(encoding="utf-8")
 
 
 def test_ratios_are_taken_within_a_sweep_since_the_machine_may_slow_down(tmp_path):
@@ -138,8 +156,8 @@ def test_unreadable_timing_is_an_error_that_says_how_to_make_it(tmp_path, conten
     if content:
         path.write_text(content)
     with pytest.raises(BenchError, match=said) as caught:
-        timing.table(path, tmp_path / "timing.csv")
-    assert f"python -m isnet_bench time --config YOUR.yaml --out {path}" in str(caught.value)
+        timing_reports.write(path, tmp_path / "timing")
+    assert "python -m isnet_bench time --config YOUR.yaml" in str(caught.value)
     assert not (tmp_path / "timing.csv").exists()
 
 
@@ -158,13 +176,14 @@ def test_extrapolation_goes_on_straight():
     assert timing.extrapolate(classes, off, [2])[0] == pytest.approx(1.0, rel=2e-3)
 
 
-def test_run_times_every_case_and_keeps_pytest_benchmarks_format(config, tmp_path, caplog):
+@pytest.mark.slow
+def test_run_times_every_case_and_keeps_pytest_benchmarks_format(given, tmp_path, caplog):
     operations = ["training step", "heatmaps", "heatmap loss", "inference"]
-    config["timing"] |= {"methods": ["resnet", "stochastic_isnet"]}
-    config["timing"] |= {"studies": {"parts": {"operations": operations, "batch_size": 3}}}
+    given["timing"] |= {"methods": ["resnet", "stochastic_isnet"]}
+    given["timing"] |= {"cases": {"parts": {"operations": operations, "batch_size": 3}}}
     out = tmp_path / "timing" / "training_step.json"
     with caplog.at_level("INFO"):
-        timing.run(config, out, "parts")
+        timing.run(configuration.check(given, "test"), out, "parts")
     content = json.loads(out.read_text())
     assert {"machine_info", "benchmarks", "version"} <= content.keys()
     assert "node" not in content["machine_info"]
@@ -188,7 +207,7 @@ def test_run_times_every_case_and_keeps_pytest_benchmarks_format(config, tmp_pat
     assert [path.name for path in out.parent.iterdir()] == [out.name]
 
 
-def test_failing_benchmarks_are_an_error_with_the_end_of_what_they_said(config, tmp_path, monkeypatch):
+def test_failing_benchmarks_are_an_error_with_the_end_of_what_they_said(given, tmp_path, monkeypatch):
     python = tmp_path / "python"
     python.write_text("#!/bin/sh\nseq 100\necho the backbone is unknown >&2\nexit 3\n")
     python.chmod(0o755)
@@ -197,62 +216,23 @@ def test_failing_benchmarks_are_an_error_with_the_end_of_what_they_said(config, 
     out.parent.mkdir()
     out.write_text("earlier")
     with pytest.raises(BenchError, match=r"ended with status 3(.|\n)*\n99\n100\nthe backbone is unknown") as caught:
-        timing.run(config, out)
+        timing.run(configuration.check(given, "test"), out, "main")
     assert "\n50\n" not in str(caught.value)
     assert out.read_text() == "earlier"
     assert [path.name for path in out.parent.iterdir()] == [out.name]
 
 
-def test_a_study_is_the_section_but_for_what_it_names(config):
-    config["timing"]["studies"] = {"large": {"image_size": 64, "methods": ["stochastic_isnet"]}}
-    config = configuration.check(config, "test")
-    assert studies.names(config) == ["main", "large"]
-    large = studies.settings(config, "large")
-    assert (large["image_size"], large["batch_size"], large["operations"]) == (64, 2, ["training step"])
-    assert studies.settings(config)["image_size"] == 16
-    assert [entry.row for entry in configuration.timing_entries(config, "large")] == ["stochastic_isnet"]
-    assert (studies.suffix("main"), studies.suffix("large")) == ("", "_large")
-    with pytest.raises(BenchError, match="unknown timing study 'huge'; the configuration has: main, large"):
-        studies.settings(config, "huge")
-
-
-def test_the_part_of_a_study_is_a_configuration_that_another_study_does_not_change(config):
-    config["timing"]["studies"] = {"large": {"image_size": 64}, "huge": {"image_size": 128}}
-    part = configuration.prune(config, verb="time", study="large")
-    assert list(part["timing"]["studies"]) == ["large"]
-    again = configuration.load(json.dumps(part))
-    assert studies.settings(again, "large") == studies.settings(config, "large")
-    assert configuration.prune(again, verb="time", study="large") == part
-    assert "studies" not in configuration.prune(config, verb="time", study="main")["timing"]
-
-
-@pytest.mark.parametrize(
-    ("section", "sentence"),
-    [
-        ({"large": {"rouds": 3}}, "unknown key 'rouds' in timing.studies.large; known keys: backbone, batch_size, "),
-        ({"large": {"methods": ["magic"]}}, "timing.studies.large.methods.magic: unknown method 'magic'"),
-        ({"main": {}}, "timing.studies: 'main' is taken"),
-        ({"large": {"operations": ["sleep"]}}, "timing.studies.large.operations.0: 'sleep' is not one of"),
-    ],
-)
-def test_wrong_studies_are_one_sentence(config, section, sentence):
-    config["timing"]["studies"] = section
-    with pytest.raises(BenchError, match=sentence):
-        configuration.check(config, "test")
-
-
-def test_command_line_times_every_study_or_the_named_one(config, tmp_path, monkeypatch, capsys):
-    timed = []
-    monkeypatch.setattr(timing, "run", lambda config, out, study: timed.append((study, out.name)))
-    monkeypatch.setattr(timing, "table", lambda json, out: timed.append(out.name))
-    config["timing"]["studies"] = {"large": {"image_size": 64}}
-    given = json.dumps({**config, "results": str(tmp_path)})
-    assert cli.main(["time", "--config", given]) == 0
-    assert timed == [
-        ("main", "training_step.json"), "timing.csv", ("large", "training_step_large.json"), "timing_large.csv",
-    ]  # fmt: skip
-    timed.clear()
-    assert cli.main(["time", "--config", given, "--study", "large", "--table", "mine.csv"]) == 0
-    assert timed == [("large", "training_step_large.json"), "mine.csv"]
-    assert cli.main(["time", "--config", given, "--out", "one.json"]) == 2
-    assert "one.json is a place for one timing study; say which with --study: main, large" in capsys.readouterr().err
+def test_command_line_times_every_case_or_the_named_one(given, tmp_path, monkeypatch, capsys):
+    run = create_autospec(timing.run)
+    monkeypatch.setattr(timing, "run", run)
+    given["timing"]["cases"] = {"large": {"image_size": 64}}
+    text = json.dumps({**given, "results": str(tmp_path)})
+    cfg, layout = configuration.load(text), Layout(tmp_path)
+    assert cli.main(["time", "--config", text]) == 0
+    places = [layout.timing(cfg.case(case).suffix) for case in ("main", "large")]
+    assert run.call_args_list == [call(cfg, places[0], "main"), call(cfg, places[1], "large")]
+    run.reset_mock()
+    assert cli.main(["time", "--config", text, "--case", "large"]) == 0
+    run.assert_called_once_with(cfg, places[1], "large")
+    assert cli.main(["timing", "--config", json.dumps({"seeds": [0], "experiments": {}})]) == 2
+    assert "no key timing" in capsys.readouterr().err

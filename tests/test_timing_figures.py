@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from isnet_bench import config as configuration
-from isnet_bench import methods
-from isnet_bench.errors import BenchError
-from isnet_bench.reporting import style, timing_figures
+from isnet_bench.config import catalog
+from isnet_bench.io.errors import BenchError
+from isnet_bench.reporting import style, timing_reports
 
 CLASSES = (2, 10, 50)
-ISNETS = ("resnet", "stochastic_isnet", "original_isnet")
+CARDS = catalog.read().methods
+ISNETS = ("resnet", "original_isnet", "stochastic_isnet")
 
 
 def _milliseconds(method, classes):
@@ -23,7 +24,7 @@ def _entries(rows, classes=CLASSES, **more):
         for row in rows:
             for count in classes:
                 info = {
-                    "measures": "training step", "method": row, "label": methods.get(row).label, "classes": count,
+                    "measures": "training step", "method": row, "label": CARDS[row].label, "classes": count,
                     "sweep": sweep, "backbone": "resnet_small", "batch_size": 16, "image_size": 28, "device": "cpu",
                     "threads": 2, "peak_memory_bytes": 3e6 * _milliseconds(row, count), **more,
                 }  # fmt: skip
@@ -58,6 +59,10 @@ def _config(rows, **more):
     return configuration.check({"seeds": [0], "experiments": {}, "timing": section}, "test")
 
 
+def _draw(kind, cfg, path, out, case="main"):
+    timing_reports.draw(kind, cfg, case, path, out)
+
+
 def _lines(panel):
     return {line.get_label().split("\N{NO-BREAK SPACE}[")[0]: line for line in panel.lines}
 
@@ -71,7 +76,7 @@ def _texts(panel):
 
 
 def test_time_is_log_log_with_guides_and_slopes(measured, drawn, tmp_path):
-    timing_figures.time(_config(ISNETS), measured(_entries(ISNETS)), tmp_path / "time")
+    _draw("time", _config(ISNETS), measured(_entries(ISNETS)), tmp_path / "time")
     (panel,) = drawn[0].axes
     assert (panel.get_xscale(), panel.get_yscale()) == ("log", "log")
     lines = _lines(panel)
@@ -91,10 +96,10 @@ def test_time_is_log_log_with_guides_and_slopes(measured, drawn, tmp_path):
 
 
 def test_a_line_that_ends_early_goes_on_dashed_and_says_so(measured, drawn, tmp_path):
-    entries = [*_entries(ISNETS[:2], (2, 10, 50, 1000)), *_entries(["original_isnet"])]
-    timing_figures.time(_config(ISNETS), measured(entries), tmp_path / "time")
+    entries = [*_entries(["resnet", "stochastic_isnet"], (2, 10, 50, 1000)), *_entries(["original_isnet"])]
+    _draw("time", _config(ISNETS), measured(entries), tmp_path / "time")
     (panel,) = drawn[0].axes
-    color = style.method_looks()["original_isnet"].color
+    color = "#D55E00"
     whole, dashed = (line for line in panel.lines if line.get_color() == color and len(line.get_xdata()) > 2)
     np.testing.assert_allclose(whole.get_xdata(), CLASSES)
     assert whole.get_linestyle() == "-"
@@ -106,7 +111,7 @@ def test_a_line_that_ends_early_goes_on_dashed_and_says_so(measured, drawn, tmp_
 
 
 def test_memory_has_the_same_form(measured, drawn, tmp_path):
-    timing_figures.memory(_config(ISNETS), measured(_entries(ISNETS)), tmp_path / "memory")
+    _draw("memory", _config(ISNETS), measured(_entries(ISNETS)), tmp_path / "memory")
     (panel,) = drawn[0].axes
     np.testing.assert_allclose(_lines(panel)["Original ISNet"].get_ydata(), [90, 330, 1530])
     assert not panel.collections
@@ -115,10 +120,10 @@ def test_memory_has_the_same_form(measured, drawn, tmp_path):
 
 
 def test_baselines_have_a_panel_of_their_own_with_the_plain_network(measured, drawn, tmp_path):
-    rows = ("resnet", "stochastic_isnet", "rrr", "gain")
-    timing_figures.time(_config(rows), measured(_entries(rows)), tmp_path / "time")
+    rows = ("resnet", "stochastic_isnet", "gain", "rrr")
+    _draw("time", _config(rows), measured(_entries(rows)), tmp_path / "time")
     named = [[text.removesuffix(" [0.00]") for text in _legend(panel)] for panel in drawn[0].axes]
-    gain, rrr = methods.get("gain").label, methods.get("rrr").label
+    gain, rrr = CARDS["gain"].label, CARDS["rrr"].label
     assert named == [["Standard classifier", "Stochastic ISNet"], ["Standard classifier", gain, rrr]]
     linear = [line for line in drawn[0].axes[1].lines if line.get_color() == style.GREY][1].get_xydata()
     # It leaves the panel instead of stretching it.
@@ -129,22 +134,22 @@ def test_baselines_have_a_panel_of_their_own_with_the_plain_network(measured, dr
 def test_figure_misses_no_configured_method_unless_it_was_too_slow_from_the_start(measured, tmp_path, drawn, caplog):
     config = _config(["resnet", "dual_isnet"])
     with pytest.raises(BenchError, match="holds no step of dual_isnet; make it with"):
-        timing_figures.time(config, measured(_entries(["resnet"])), tmp_path / "time")
+        _draw("time", config, measured(_entries(["resnet"])), tmp_path / "time")
     refused = {"measures": "training step", "method": "dual_isnet", "classes": 2, "reason": "it takes 9 s"}
-    timing_figures.time(config, measured(_entries(["resnet"]), [refused]), tmp_path / "time")
+    _draw("time", config, measured(_entries(["resnet"]), [refused]), tmp_path / "time")
     assert "dual_isnet is not in the figure" in caplog.text
     with pytest.raises(BenchError, match="holds no peak memory of a step of resnet"):
-        timing_figures.memory(config, measured(_entries(["resnet"], peak_memory_bytes=None)), tmp_path / "memory")
+        _draw("memory", config, measured(_entries(["resnet"], peak_memory_bytes=None)), tmp_path / "memory")
 
 
-def test_a_study_has_its_own_rows(measured, drawn, tmp_path):
-    config = _config(ISNETS, studies={"few": {"methods": ["resnet"]}})
-    timing_figures.time(config, measured(_entries(["resnet"])), tmp_path / "time", "few")
+def test_a_case_has_its_own_rows(measured, drawn, tmp_path):
+    config = _config(ISNETS, cases={"few": {"methods": ["resnet"]}})
+    _draw("time", config, measured(_entries(["resnet"])), tmp_path / "time", "few")
     assert len(drawn[0].axes[0].get_legend().get_texts()) == 1
 
 
 def test_files_are_as_wide_as_a_column(measured, tmp_path):
-    timing_figures.time(_config(ISNETS), measured(_entries(ISNETS)), tmp_path / "time")
+    _draw("time", _config(ISNETS), measured(_entries(ISNETS)), tmp_path / "time")
     from PIL import Image
 
     with Image.open(tmp_path / "time.png") as image:
@@ -154,8 +159,8 @@ def test_files_are_as_wide_as_a_column(measured, tmp_path):
 
 def test_with_one_number_of_classes_methods_stand_below_each_other(measured, drawn, tmp_path):
     path = measured(_entries(ISNETS, classes=(10,)))
-    timing_figures.time(_config(ISNETS), path, tmp_path / "a")
-    timing_figures.memory(_config(ISNETS), path, tmp_path / "a")
+    _draw("time", _config(ISNETS), path, tmp_path / "a")
+    _draw("memory", _config(ISNETS), path, tmp_path / "a")
     (time,), (memory,) = (fig.axes for fig in drawn)
     assert [tick.get_text() for tick in time.get_yticklabels()] == [
         "Standard classifier", "Original ISNet", "Stochastic ISNet",

@@ -1,5 +1,6 @@
 """The trainer: what it writes, that runs can be repeated and resumed, and how it fails."""
 
+import copy
 import csv
 import json
 import logging
@@ -12,18 +13,22 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 import isnet
-from isnet_bench import backbones, fitting, provenance, runs, training
 from isnet_bench import config as configuration
 from isnet_bench import data as datasets
 from isnet_bench.data import Split
-from isnet_bench.errors import BenchError
+from isnet_bench.io import provenance
+from isnet_bench.io.errors import BenchError
+from isnet_bench.methods import backbones
+from isnet_bench.training import fit as fitting
+from isnet_bench.training import runs
+from isnet_bench.training import train as training
 
 CPU = torch.device("cpu")
 METHODS = ("resnet", "stochastic_isnet")
 
 
 def run(tiny_config, tiny_data, out, method="resnet", seed=0):
-    training.train(tiny_config, "tiny", method, seed, tiny_data, out, None)
+    training.train(runs.Job(tiny_config, "tiny", method, seed, tiny_data), out, None)
     return load_file(out / "weights.safetensors")
 
 
@@ -32,10 +37,10 @@ def history(out):
         return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
 
 
-def changed(tiny_config, **settings):
-    config = json.loads(json.dumps(tiny_config))
-    config["experiments"]["tiny"]["training"].update(settings)
-    return config
+def changed(tiny_given, **settings):
+    given = copy.deepcopy(tiny_given)
+    given["experiments"]["tiny"]["training"].update(settings)
+    return configuration.check(given, "the test's configuration")
 
 
 def same(first, second):
@@ -58,7 +63,7 @@ def few(tiny_data):
 
 def settings(**changes):
     given = {"epochs": 3, "batch_size": 20, "learning_rate": 0.1, "schedule": "constant", **changes}
-    return runs.Settings(**given)
+    return configuration.Training(**given)
 
 
 def fit(module, few, folder, **changes):
@@ -86,15 +91,15 @@ def test_files_of_a_run(finished, tiny_config, tiny_data, method):
     out = finished[method]
     assert {path.name for path in out.iterdir()} == {"weights.safetensors", "history.csv", "run.json"}
     record = json.loads((out / "run.json").read_text())
-    assert (record["experiment"], record["method"], record["seed"]) == ("tiny", method, 0)
-    assert record["config"] == configuration.prune(tiny_config, "tiny", method)
+    assert (record["experiment"], record["row"], record["method"], record["seed"]) == ("tiny", method, method, 0)
+    assert record["config"] == json.loads(tiny_config.part("train", "tiny", method))
     assert record["data"] == datasets.info(tiny_data)
     assert record["range"] is None
     assert record["epochs"] == 3
     assert 0 < record["train_seconds"] <= record["seconds"]
     assert record["hardware"]["threads"] == 1
     assert record["versions"]["torch"] == torch.__version__
-    assert set(record) > {"label", "hyperparameters", "started", "git_commit", "git_dirty", "parameters"}
+    assert set(record) > {"training", "hyperparameters", "started", "git_commit", "git_dirty", "parameters"}
 
 
 @pytest.mark.parametrize(
@@ -156,11 +161,13 @@ def test_resumed_run_ends_like_an_uninterrupted_one(
 
 
 @pytest.mark.parametrize("damage", ["other configuration", "broken file"])
-def test_useless_checkpoint_is_not_resumed(finished, tiny_config, tiny_data, tmp_path, monkeypatch, caplog, damage):
+def test_useless_checkpoint_is_not_resumed(
+    finished, tiny_config, tiny_given, tiny_data, tmp_path, monkeypatch, caplog, damage
+):
     with monkeypatch.context() as patch:
         patch.setattr(training, "write", lambda *_: (_ for _ in ()).throw(BenchError("stop")))
         with pytest.raises(BenchError):
-            run(changed(tiny_config, weight_decay=0.5), tiny_data, tmp_path)
+            run(changed(tiny_given, weight_decay=0.5), tiny_data, tmp_path)
     if damage == "broken file":
         (tmp_path / "checkpoints" / "last.ckpt").write_bytes(b"PK")
     weights = run(tiny_config, tiny_data, tmp_path)
@@ -170,16 +177,16 @@ def test_useless_checkpoint_is_not_resumed(finished, tiny_config, tiny_data, tmp
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_non_finite_loss_names_method_seed_epoch_and_batch(tiny_config, tiny_data, tmp_path, monkeypatch, value):
-    from baselines.resnet import PlainClassifier
+    from baselines.classifier import BackboneClassifier
 
-    true_loss, calls = PlainClassifier.training_loss, []
+    true_loss, calls = BackboneClassifier.training_loss, []
 
     def loss(self, images, masks, labels):
         losses = true_loss(self, images, masks, labels)
         calls.append(self.training)
         return losses._replace(total=losses.total * value) if calls.count(True) == 7 else losses
 
-    monkeypatch.setattr(PlainClassifier, "training_loss", loss)
+    monkeypatch.setattr(BackboneClassifier, "training_loss", loss)
     with pytest.raises(BenchError, match=rf"^tiny, resnet, seed 5: the loss is {value} at epoch 2, batch 3; lower"):
         run(tiny_config, tiny_data, tmp_path, seed=5)
     assert not (tmp_path / "weights.safetensors").exists()
@@ -302,11 +309,15 @@ def test_balanced_class_weights():
 
 def test_device(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert [runs.device_of({"device": name}).type for name in ("auto", "cpu")] == ["cpu", "cpu"]
+    assert [runs.device_of(configuration.Config(device=name)).type for name in ("auto", "cpu")] == ["cpu", "cpu"]
     with pytest.raises(BenchError, match="torch finds no GPU; set device to auto or cpu"):
-        runs.device_of({"device": "cuda"})
+        runs.device_of(configuration.Config(device="cuda"))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert [runs.device_of({"device": name}).type for name in ("auto", "cpu", "cuda")] == ["cuda", "cpu", "cuda"]
+    assert [runs.device_of(configuration.Config(device=name)).type for name in ("auto", "cpu", "cuda")] == [
+        "cuda",
+        "cpu",
+        "cuda",
+    ]
 
 
 def test_provenance_outside_a_clone(monkeypatch):

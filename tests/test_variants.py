@@ -11,28 +11,16 @@ from typing import Any
 import pytest
 import torch
 from scipy import stats
-from small_networks import difference, make, masks_of, pixels
+from small_networks import VARIANTS, batch, difference, generator, make, pixels
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision import models
 
 import isnet
 
-_VARIANTS = (isnet.OriginalISNet, isnet.DualISNet, isnet.SelectiveISNet, isnet.StochasticISNet)
-_LABELS = torch.tensor([2, 0, 1, 1])
-
-
-def _batch(dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
-    images = pixels(4, 3, 12, 12, dtype=dtype)
-    return images, masks_of(images), _LABELS
-
 
 def _loss(**options: Any) -> isnet.HeatmapLoss:
     return isnet.HeatmapLoss(0.1, 1.0, **options)
-
-
-def _generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def _expected_maps(variant: type, network: nn.Module, images: Tensor, **options: Any) -> isnet.Explanation:
@@ -40,19 +28,19 @@ def _expected_maps(variant: type, network: nn.Module, images: Tensor, **options:
         isnet.OriginalISNet: isnet.EveryLogit(),
         isnet.DualISNet: isnet.JointLogits(),
         isnet.SelectiveISNet: isnet.SoftmaxEta(),
-        isnet.StochasticISNet: isnet.RandomLogit(generator=_generator()),
+        isnet.StochasticISNet: isnet.RandomLogit(generator=generator()),
     }
     rules = ("zplus", "epsilon") if variant is isnet.DualISNet else ("epsilon",)
     return isnet.LRPFlex(network, rules=rules, **options)(images, quantity[variant])
 
 
 @pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("variant", _VARIANTS)
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_total_is_the_weighted_sum_of_cross_entropy_and_heatmap_loss(variant: type, training: bool) -> None:
-    network, (images, masks, labels) = make("residual").train(training), _batch()
+    network, (images, masks, labels) = make("residual").train(training), batch()
     explanation = _expected_maps(variant, copy.deepcopy(network), images)
     total, parts = (
-        variant(network, _loss(), heatmap_weight=0.3, generator=_generator())
+        variant(network, _loss(), heatmap_weight=0.3, generator=generator())
         .train(training)
         .training_loss(images, masks, labels)
     )
@@ -63,27 +51,27 @@ def test_total_is_the_weighted_sum_of_cross_entropy_and_heatmap_loss(variant: ty
     assert total.shape == ()
 
 
-@pytest.mark.parametrize("variant", _VARIANTS)
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_engine_settings_are_passed_on(variant: type) -> None:
-    network, (images, masks, labels) = make("residual").train(), _batch()
+    network, (images, masks, labels) = make("residual").train(), batch()
     settings = {"epsilon": 0.3, "input_rule": "zb", "low": -0.5, "high": 2.0, "batch_statistics": "differentiated"}
     expected = _loss()(_expected_maps(variant, copy.deepcopy(network), images, **settings).relevance, masks)
-    net = variant(network, _loss(), generator=_generator(), **settings)
+    net = variant(network, _loss(), generator=generator(), **settings)
     assert torch.allclose(net.training_loss(images, masks, labels).parts["heatmap"], expected)
 
 
 def test_class_weights_weigh_the_cross_entropy() -> None:
     weights = torch.tensor([0.5, 1.0, 4.0], dtype=torch.float64)
-    network, (images, masks, labels) = make("plain"), _batch()
+    network, (images, masks, labels) = make("plain"), batch()
     net = isnet.OriginalISNet(network, _loss(), class_weights=weights)
     expected = F.cross_entropy(network(images), labels, weight=weights)
     assert torch.allclose(net.training_loss(images, masks, labels).parts["classification"], expected)
     assert "class_weights" not in net.state_dict()
 
 
-@pytest.mark.parametrize("variant", _VARIANTS)
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_without_heatmap_weight_the_gradient_is_that_of_an_ordinary_classifier(variant: type) -> None:
-    network, (images, masks, labels) = make("residual").train(), _batch()
+    network, (images, masks, labels) = make("residual").train(), batch()
     plain = copy.deepcopy(network)
     variant(network, _loss(), heatmap_weight=0.0).training_loss(images, masks, labels).total.backward()
     F.cross_entropy(plain(images), labels).backward()
@@ -91,23 +79,23 @@ def test_without_heatmap_weight_the_gradient_is_that_of_an_ordinary_classifier(v
         assert torch.allclose(found.grad, expected.grad, atol=1e-12), name
 
 
-@pytest.mark.parametrize("variant", _VARIANTS)
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_gradient_is_the_sum_of_both_parts(variant: type) -> None:
-    network, (images, masks, labels) = make("residual").train(), _batch()
+    network, (images, masks, labels) = make("residual").train(), batch()
     explanation = _expected_maps(variant, network, images)
     expected = 0.3 * F.cross_entropy(explanation.logits, labels) + 0.7 * _loss()(explanation.relevance, masks)
     wanted = torch.autograd.grad(expected, list(network.parameters()))
-    variant(network, _loss(), generator=_generator()).training_loss(images, masks, labels).total.backward()
+    variant(network, _loss(), generator=generator()).training_loss(images, masks, labels).total.backward()
     for (name, parameter), gradient in zip(network.named_parameters(), wanted, strict=True):
         assert torch.allclose(parameter.grad, gradient, rtol=1e-8, atol=1e-12), name
 
 
-@pytest.mark.parametrize("variant", _VARIANTS)
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_training_lowers_both_losses(variant: type) -> None:
-    network, (images, masks, labels) = make("residual", dtype=torch.float32), _batch(torch.float32)
+    network, (images, masks, labels) = make("residual", dtype=torch.float32), batch(dtype=torch.float32)
     masks = torch.zeros_like(masks)
     masks[..., :6] = 1
-    net = variant(network, _loss(), heatmap_weight=0.5, generator=_generator()).train()
+    net = variant(network, _loss(), heatmap_weight=0.5, generator=generator()).train()
     optimizer = torch.optim.Adam(net.parameters(), 5e-3)
     history = []
     for _ in range(40):
@@ -123,7 +111,7 @@ def test_training_lowers_both_losses(variant: type) -> None:
 # ---- the backbone ----
 
 
-@pytest.mark.parametrize("variant", _VARIANTS)
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_an_isnet_is_its_backbone(variant: type) -> None:
     backbone = models.resnet18(num_classes=3)
     net = variant(backbone, {"input": _loss(), "layer4": _loss()}, layers=("layer4",), class_weights=torch.ones(3))
@@ -140,51 +128,45 @@ def test_an_isnet_is_its_backbone(variant: type) -> None:
 
 
 def test_a_copy_of_an_isnet_trains_its_own_backbone() -> None:
-    net, batch = isnet.SelectiveISNet(make("residual"), _loss()).train(), _batch()
+    net, given = isnet.SelectiveISNet(make("residual"), _loss()).train(), batch()
     for other in (copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
-        expected = net.training_loss(*batch).total
+        expected = net.training_loss(*given).total
         with torch.no_grad():
             for parameter in other.backbone.parameters():
                 parameter.mul_(1.5)
-        assert torch.equal(net.training_loss(*batch).total, expected)
-        assert not torch.allclose(other.training_loss(*batch).total, expected)
+        assert torch.equal(net.training_loss(*given).total, expected)
+        assert not torch.allclose(other.training_loss(*given).total, expected)
 
 
 def test_type_and_device_of_an_isnet_can_be_changed() -> None:
     net = isnet.DualISNet(make("residual", dtype=torch.float32), isnet.HeatmapLoss((0.1, 0.2), (1.0, 2.0))).double()
-    assert net.training_loss(*_batch()).total.dtype == torch.float64
+    assert net.training_loss(*batch()).total.dtype == torch.float64
 
 
 def test_wrapped_backbones_are_trained() -> None:
-    network, batch = make("residual"), _batch()
-    expected = isnet.OriginalISNet(network, _loss()).training_loss(*batch).total
+    network, given = make("residual"), batch()
+    expected = isnet.OriginalISNet(network, _loss()).training_loss(*given).total
     net = isnet.OriginalISNet(nn.DataParallel(network), _loss(), layers=("4",), layer_decay=0.0)
-    assert net.training_loss(*batch).total >= 0.99 * expected
-    assert torch.equal(net(batch[0]), network(batch[0]))
+    assert net.training_loss(*given).total >= 0.99 * expected
+    assert torch.equal(net(given[0]), network(given[0]))
 
 
 # ---- Stochastic, Dual ----
 
 
 @pytest.mark.parametrize("p_top", [0.5, 0.8])
-def test_stochastic_explains_the_top_logit_as_often_as_it_says(p_top: float) -> None:
-    drawn = []
+def test_stochastic_explains_the_top_logit_as_often_as_it_says(p_top: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn, classes = [], isnet.RandomLogit.classes
 
-    class Recording(isnet.StochasticISNet):
-        def quantity(self) -> isnet.Quantity:
-            inner = super().quantity()
+    def recorded(self: isnet.RandomLogit, logits: Tensor) -> Tensor:
+        found = classes(self, logits)
+        drawn.extend((found[:, 0] == logits.argmax(1)).tolist())
+        return found
 
-            class Recorder(isnet.Quantity):
-                def scores(self, logits: Tensor) -> Tensor:
-                    scores = inner.scores(logits)
-                    drawn.extend((scores == logits.amax(1, keepdim=True)).flatten().tolist())
-                    return scores
-
-            return Recorder()
-
+    monkeypatch.setattr(isnet.RandomLogit, "classes", recorded)
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, 4))
-    net = Recording(network, _loss(), p_top=p_top, generator=_generator(3))
+    net = isnet.StochasticISNet(network, _loss(), p_top=p_top, generator=generator(3))
     images = pixels(100, 1, 4, 4, dtype=torch.float32)
     for _ in range(30):
         net.training_loss(images, torch.ones(100, 1, 4, 4), torch.zeros(100, dtype=torch.int64))
@@ -193,14 +175,14 @@ def test_stochastic_explains_the_top_logit_as_often_as_it_says(p_top: float) -> 
 
 
 def test_selective_passes_its_stabiliser_on() -> None:
-    network, (images, masks, labels) = make("plain"), _batch()
+    network, (images, masks, labels) = make("plain"), batch()
     maps = isnet.LRPFlex(network)(images, isnet.SoftmaxEta(0.3)).relevance
     found = isnet.SelectiveISNet(network, _loss(), eta_eps=0.3).training_loss(images, masks, labels).parts["heatmap"]
     assert torch.allclose(found, _loss()(maps, masks))
 
 
 def test_dual_has_a_foreground_range_for_each_map_zplus_first() -> None:
-    network, (images, masks, labels) = make("residual"), _batch()
+    network, (images, masks, labels) = make("residual"), batch()
     maps = _expected_maps(isnet.DualISNet, network, images).relevance
     totals = (maps.abs() * masks[:, None]).sum((2, 3, 4)).mean(0).tolist()
     assert totals[0] > 1.2 * totals[1] or totals[1] > 1.2 * totals[0]
@@ -240,7 +222,7 @@ def _layer_losses(
     ],
 )
 def test_losses_of_layers_are_pooled_by_rank(decay: float, pool: Callable) -> None:
-    network, (images, masks, labels) = make("residual"), _batch()
+    network, (images, masks, labels) = make("residual"), batch()
     losses = {isnet.INPUT: _loss(), "2": isnet.HeatmapLoss(1.0, 2.0), "6": isnet.HeatmapLoss(3.0, 4.0)}
     separate = _layer_losses(network, losses, images, masks)
     assert min(abs(a - b) for a, b in itertools.pairwise(separate)) > 1e-3
@@ -252,7 +234,7 @@ def test_losses_of_layers_are_pooled_by_rank(decay: float, pool: Callable) -> No
 
 
 def test_one_loss_serves_all_layers() -> None:
-    network, (images, masks, labels) = make("residual"), _batch()
+    network, (images, masks, labels) = make("residual"), batch()
     loss = _loss()
     separate = _layer_losses(network, {isnet.INPUT: loss, "4": loss}, images, masks)
     net = isnet.SelectiveISNet(network, loss, layers=("4",))
@@ -268,10 +250,10 @@ def test_losses_must_match_the_layers(losses: dict) -> None:
 # ---- LRP-Block as engine, and arguments ----
 
 
-@pytest.mark.parametrize("variant", _VARIANTS)
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_every_variant_can_use_lrp_block(variant: type) -> None:
-    network, (images, masks, labels) = make("residual").train(), _batch()
-    net = variant(network, _loss(), propagation="block", layers=("4",), generator=_generator())
+    network, (images, masks, labels) = make("residual").train(), batch()
+    net = variant(network, _loss(), propagation="block", layers=("4",), generator=generator())
     net.training_loss(images, masks, labels).total.backward()
     assert all(bool(parameter.grad.isfinite().all()) for parameter in network.parameters())
     assert sum(bool(parameter.grad.any()) for parameter in network.parameters()) >= len(list(network.parameters())) - 4
@@ -300,7 +282,7 @@ def test_arguments_out_of_range_are_refused(arguments: dict[str, Any], named: st
 def test_a_dual_loss_with_another_number_of_ranges_is_refused() -> None:
     net = isnet.DualISNet(make("residual"), isnet.HeatmapLoss((1.0,) * 3, (2.0,) * 3))
     with pytest.raises(ValueError, match="3 foreground ranges"):
-        net.training_loss(*_batch())
+        net.training_loss(*batch())
 
 
 def test_an_isnet_of_no_kind_cannot_be_made() -> None:
@@ -309,7 +291,7 @@ def test_an_isnet_of_no_kind_cannot_be_made() -> None:
 
 
 def test_masks_for_another_number_of_images_are_refused() -> None:
-    images, masks, labels = _batch()
+    images, masks, labels = batch()
     with pytest.raises(ValueError, match="masks"):
         isnet.OriginalISNet(make("plain"), _loss()).training_loss(images, masks[:2], labels)
 
@@ -320,7 +302,7 @@ def test_masks_for_another_number_of_images_are_refused() -> None:
 def test_an_empty_batch_is_refused(propagation: str, fraction: float, training: bool) -> None:
     options = {"propagation": propagation, "heatmap_fraction": fraction}
     net = isnet.StochasticISNet(make("residual"), _loss(), **options).train(training)
-    images, masks, labels = _batch()
+    images, masks, labels = batch()
     with pytest.raises(ValueError, match=r"the batch holds no images \(shape \(0, 3, 12, 12\)\)"):
         net.training_loss(images[:0], masks[:0], labels[:0])
     engine = isnet.LRPFlex if propagation == "flex" else isnet.LRPBlock
@@ -329,7 +311,7 @@ def test_an_empty_batch_is_refused(propagation: str, fraction: float, training: 
 
 
 def test_maps_of_a_trained_isnet_are_those_of_its_backbone() -> None:
-    network, (images, masks, labels) = make("residual"), _batch()
+    network, (images, masks, labels) = make("residual"), batch()
     net = isnet.SelectiveISNet(network, _loss()).train()
     net.training_loss(images, masks, labels).total.backward()
     net.eval()

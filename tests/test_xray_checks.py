@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 from xray_collection import draw
 
-from isnet_bench.data import images, xray_checks
+from isnet_bench.data.images import reading as images
+from isnet_bench.data.xray import checks as xray_checks
 
 
 def seen(rows):

@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from isnet_bench import fields
-from isnet_bench.data import xray, xray_checks
+from isnet_bench.config import fill
+from isnet_bench.data import xray
+from isnet_bench.data.xray import checks as xray_checks
 
 SIZE = 32
 LABELS = ("sick", "well", "worn")
@@ -59,7 +60,7 @@ class Collection:
 
 
 def settings(**changes):
-    return fields.fill(xray.Settings, {**GIVEN, **changes})
+    return fill(xray.Settings, {**GIVEN, **changes})
 
 
 def make(**changes):

@@ -1,4 +1,4 @@
-"""Data sets: each is one module here, with a frozen dataclass `Settings` and `make(settings) -> DataSet`.
+"""Data sets: each is a module with a frozen pydantic dataclass `Settings` and ``make(settings) -> DataSet``.
 
 A module whose images may be shown in public says so with `PUBLISHABLE`: True, or the sources of which that is true.
 """
@@ -6,84 +6,80 @@ A module whose images may be shown in public says so with `PUBLISHABLE`: True, o
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import logging
-import pkgutil
 import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from itertools import chain
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
 
-from isnet_bench import fields
-from isnet_bench.data.base import Arrays, DataSet, Split
-from isnet_bench.errors import BenchError
-from isnet_bench.files import read_json, replacing, write_json
-
-__all__ = ["DataSet", "Split", "info", "load", "names", "prepare", "publishable", "settings_type"]
+from isnet_bench.config import Config, fill
+from isnet_bench.config.catalog import GROUPS
+from isnet_bench.data.base import Arrays, DataSet, Split, has_mask
+from isnet_bench.io import plugins as sources
+from isnet_bench.io.errors import BenchError
+from isnet_bench.io.files import read_json, replacing, write_json, write_text
+from isnet_bench.layout import INFO
 
 log = logging.getLogger(__name__)
 
-_INFO = "data.json"
 _REMEDY = "make the data with: python -m isnet_bench prepare --config YOUR.yaml --experiment NAME"
 
 
-def names() -> list[str]:
-    """Return the names of all data sets."""
-    modules = (_module(found.name) for found in pkgutil.iter_modules(__path__))
-    return sorted(module.__name__.rpartition(".")[2] for module in modules if hasattr(module, "make"))
+@dataclass(frozen=True)
+class Kind:
+    """A data set that can be made with settings, a frozen pydantic dataclass.
 
-
-def settings_type(name: str) -> type:
-    """Return a data set's settings, a frozen dataclass.
-
-    Raises
-    ------
-    BenchError
-        If there is no such data set; the message lists those that are.
+    It has the name of its module, file or entry point. `publishable` says whether its images may be shown in public, or
+    of which sources.
     """
-    if name not in names():
-        raise BenchError(f"unknown data set {name!r}; known: {', '.join(names())}")
-    return _module(name).Settings
+
+    name: str
+    settings: type
+    make: Callable[[Any], DataSet]
+    publishable: bool | frozenset[str] = False
 
 
-def publishable(made: str, asked: str) -> bool | frozenset[str]:
+@cache
+def known(plugins: tuple[str, ...] = ()) -> sources.Registry[Kind]:
+    """Return all data sets: those in this folder, those of installed packages, and those that the files `plugins` hold.
+
+    An entry point names a module with Settings and make; its own name is the data set's.
+    """
+    folder, installed = sources.folder(__name__, Path(__file__).parent), sources.installed(GROUPS["data"])
+    return sources.collect("data set", chain(folder, installed, map(sources.file, plugins)), _read)
+
+
+def publishable(made: str, asked: str, plugins: tuple[str, ...] = ()) -> bool | frozenset[str]:
     """Return whether images of a data set may be published: all, none, or only those of some sources.
 
-    Parameters
-    ----------
-    made, asked : str
-        The data set's name in data.json, and in the configuration, which differ where another one stands in.
+    `made` is its name in data.json, `asked` that in the configuration: they differ where another one stands in.
     """
-    return getattr(_module(made if made in names() else asked), "PUBLISHABLE", False)
+    kinds = known(plugins).things
+    return (kinds.get(made) or kinds[asked]).publishable
 
 
-def prepare(experiment: str, config: dict[str, Any], out: Path) -> None:
+def prepare(experiment: str, config: Config, out: Path) -> None:
     """Make an experiment's data: for each split an ``.npz`` and for some data a ``.csv``, reports, and ``data.json``.
 
-    Parameters
-    ----------
-    experiment : str
-        Id in the configuration.
-    config : dict
-        A checked configuration.
-    out : Path
-        Folder; made if need be.
-
-    Raises
-    ------
-    BenchError
-        If the data cannot be found or read, or the settings ask for the impossible.
+    Raises BenchError if the data cannot be found or read, or the settings ask for the impossible.
     """
-    given = config["experiments"][experiment]["data"]
-    kind = settings_type(given["name"])
-    settings = fields.fill(kind, {key: value for key, value in given.items() if key != "name"})
-    dataset = _module(given["name"]).make(settings)
-    out = Path(out)
+    asked = config.experiment(experiment).data
+    kind = known(config.plugins)[asked.name]
+    settings = fill(kind.settings, asked.settings, f"experiments.{experiment}.data")
+    log.info("%s: the data %s are made", experiment, asked.name)
+    write(kind.make(settings), dataclasses.asdict(settings), Path(out))
+
+
+def write(dataset: DataSet, settings: Mapping[str, Any], out: Path) -> None:
+    """Write a data set, made with these settings."""
     # data.json is written last: where it is, all splits are.
-    (out / _INFO).unlink(missing_ok=True)
+    (out / INFO).unlink(missing_ok=True)
     for split, arrays in dataset.splits.items():
         with replacing(out / f"{split}.npz") as temporary:
             np.savez_compressed(temporary, **arrays._asdict())
@@ -91,31 +87,18 @@ def prepare(experiment: str, config: dict[str, Any], out: Path) -> None:
         with replacing(out / f"{split}.csv") as temporary:
             table.to_csv(temporary, index_label="index")
     for name, text in dataset.texts.items():
-        with replacing(out / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    write_json(out / _INFO, _describe(dataset, dataclasses.asdict(settings)))
-    log.info("%s: %s in %s", experiment, dataset.title, out)
+        write_text(out / name, text)
+    write_json(out / INFO, _describe(dataset, settings))
+    log.info("%s in %s", dataset.title, out)
 
 
 def info(folder: Path) -> dict[str, Any]:
-    """Return what ``data.json`` says of prepared data.
-
-    Raises
-    ------
-    BenchError
-        If the data have not been prepared.
-    """
-    return read_json(Path(folder) / _INFO, _REMEDY)
+    """Return what ``data.json`` says of prepared data. Raises BenchError if there are none."""
+    return read_json(Path(folder) / INFO, _REMEDY)
 
 
 def load(folder: Path, split: str) -> Split:
-    """Load one split of prepared data.
-
-    Raises
-    ------
-    BenchError
-        If the file is missing or damaged.
-    """
+    """Load one split of prepared data. Raises BenchError if the file is missing or damaged."""
     path = Path(folder) / f"{split}.npz"
     try:
         with np.load(path, allow_pickle=False) as stored:
@@ -124,18 +107,18 @@ def load(folder: Path, split: str) -> Split:
         raise BenchError(f"{path} is missing: {_REMEDY}") from error
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise BenchError(f"{path} is damaged ({error}): delete it, then {_REMEDY}") from error
-    return Split(
-        torch.from_numpy(arrays.images).float().div_(255),
-        torch.from_numpy(arrays.masks).float(),
-        torch.from_numpy(arrays.labels),
-    )
+    masks = torch.from_numpy(arrays.masks).float()
+    masks[~torch.from_numpy(has_mask(arrays.masks))] = torch.nan
+    return Split(torch.from_numpy(arrays.images).float().div_(255), masks, torch.from_numpy(arrays.labels))
 
 
-def _module(name: str) -> ModuleType:
-    return importlib.import_module(f"{__name__}.{name}")
+def _read(source: sources.Source, module: object) -> Iterator[tuple[str, Kind]]:
+    settings, make = getattr(module, "Settings", None), getattr(module, "make", None)
+    if make is not None and settings is not None:
+        yield source.name, Kind(source.name, settings, make, getattr(module, "PUBLISHABLE", False))
 
 
-def _describe(dataset: DataSet, settings: dict[str, Any]) -> dict[str, Any]:
+def _describe(dataset: DataSet, settings: Mapping[str, Any]) -> dict[str, Any]:
     channels, height = dataset.splits["train"].images.shape[1:3]
     return {
         "name": dataset.name,
@@ -147,7 +130,12 @@ def _describe(dataset: DataSet, settings: dict[str, Any]) -> dict[str, Any]:
         "test_sets": list(dataset.test_sets),
         "background_changes": {name: list(sets) for name, sets in dataset.background_changes.items()},
         "splits": {name: len(arrays.labels) for name, arrays in dataset.splits.items()},
-        "background_area": {name: 1 - float(dataset.splits[name].masks.mean()) for name in dataset.test_sets},
-        "settings": settings,
+        "background_area": {name: _background_area(dataset.splits[name].masks) for name in dataset.test_sets},
+        "settings": dict(settings),
         **dataset.details,
     }
+
+
+def _background_area(masks: np.ndarray) -> float | None:
+    masks = masks[has_mask(masks)]
+    return 1 - float(masks.mean()) if len(masks) else None

@@ -12,13 +12,15 @@ from torch import Tensor
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Arrays", "DataSet", "Split"]
+NO_MASK = 255
+"""Value of all pixels of the mask of an image that has none, on disk; in memory it is NaN."""
 
 
 class Split(NamedTuple):
     """One split in memory.
 
-    Images float32 (N, C, H, W) in [0, 1]; masks float32 (N, 1, H, W), 1 = foreground; labels int64 (N,).
+    Images float32 (N, C, H, W) in [0, 1]; masks float32 (N, 1, H, W), 1 = foreground, NaN where an image has no mask;
+    labels int64 (N,).
     """
 
     images: Tensor
@@ -27,7 +29,7 @@ class Split(NamedTuple):
 
 
 class Arrays(NamedTuple):
-    """One split on disk: like `Split`, but images uint8 in 0..255 and masks uint8."""
+    """One split on disk: like `Split`, but images uint8 in 0..255 and masks uint8, `NO_MASK` in place of NaN."""
 
     images: np.ndarray
     masks: np.ndarray
@@ -71,3 +73,8 @@ class DataSet:
     records: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     texts: Mapping[str, str] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
+
+
+def has_mask(masks: np.ndarray) -> np.ndarray:
+    """Return which of the masks uint8 (N, 1, H, W) there are, bool (N,)."""
+    return masks[:, 0, 0, 0] != NO_MASK

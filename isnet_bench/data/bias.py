@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
+from pydantic import Field, PositiveInt
+from pydantic.dataclasses import dataclass
 
-from isnet_bench.errors import BenchError
-
-__all__ = ["CHANGES", "Bias", "Marks", "apply", "choose", "make_marks", "make_room"]
+from isnet_bench.io.errors import BenchError
 
 CHANGES = {"mark removed": ("iid", "ood"), "mark swapped": ("iid", "deceiving"), "mark added": ("ood", "deceiving")}
 """Changes of the background between the test sets of a data set with marks."""
@@ -41,30 +40,23 @@ class Bias:
     """
 
     pattern: Literal["border_pixel", "corner_patch", "tinted_background", "corner_shape"] = "border_pixel"
-    strength: float = 1.0
-    size: int = 1
+    strength: Annotated[float, Field(ge=0, le=1)] = 1.0
+    size: PositiveInt = 1
 
     def __post_init__(self) -> None:
-        if not 0 <= self.strength <= 1:
-            raise BenchError(f"strength must lie in [0, 1], not {self.strength}")
-        if self.size < 1:
-            raise BenchError(f"size must be at least 1 pixel, not {self.size}")
         if self.pattern == "corner_shape" and self.size < SMALLEST_SHAPE:
-            raise BenchError(
+            raise ValueError(
                 f"size must be at least {SMALLEST_SHAPE} pixels for the pattern corner_shape, not {self.size}: "
                 "smaller shapes look alike"
             )
 
 
 class Marks(NamedTuple):
-    """Mark of each class: grey levels uint8 (classes, H, W), and the pixels that it covers, bool (classes, H,
-    W).
+    """Mark of each class: grey levels uint8 (classes, H, W), and the pixels that it covers, bool (classes, H, W).
 
     ``sides``: widths in pixels of the left and the right border strip that hold all marks, to be kept free of
-    foreground; None for marks that lie wherever there is no foreground.
-
-    ``corner``: side of the square in the upper left corner that every mark fills, if each image may have it in
-    whichever corner is free of foreground; 0 for marks that stay where they are.
+    foreground; None for marks that lie wherever there is no foreground. ``corner``: side of the square in the upper
+    left corner that every mark fills, if each image may have it in whichever corner is free of foreground; else 0.
     """
 
     levels: np.ndarray
@@ -73,14 +65,14 @@ class Marks(NamedTuple):
     corner: int = 0
 
 
-def make_marks(bias: Bias, classes: int, image_size: int) -> Marks:
-    """Draw the mark of each class.
+def strengths(bias: Bias) -> dict[str, float | None]:
+    """Return for each split of a data set with marks how often they agree with the label; None: no marks."""
+    own = dict.fromkeys(("train", "val", "iid"), bias.strength)
+    return {**own, "ood": None, "deceiving": 0.0}
 
-    Raises
-    ------
-    BenchError
-        If the marks of two classes would overlap, or there are more classes than shapes.
-    """
+
+def make_marks(bias: Bias, classes: int, image_size: int) -> Marks:
+    """Draw the mark of each class. Raises BenchError if two would overlap, or if classes outnumber shapes."""
     if bias.pattern == "tinted_background":
         levels = np.round(_WHITE * _STRONGEST_TINT * np.arange(1, classes + 1) / classes)
         shape = (classes, image_size, image_size)
@@ -97,12 +89,9 @@ def choose(labels: np.ndarray, classes: int, strength: float, rng: np.random.Gen
 
 
 def apply(images: np.ndarray, masks: np.ndarray, marks: Marks, which: np.ndarray) -> np.ndarray:
-    """Return the images (N, C, H, W) with the mark of class ``which`` (N,); images are not changed.
+    """Return images (N, C, H, W) with the mark of class ``which`` (N,), without changing the given ones.
 
-    Raises
-    ------
-    BenchError
-        If a mark would touch the foreground ``masks`` (N, 1, H, W).
+    Raises BenchError if a mark would touch the foreground of the masks (N, 1, H, W).
     """
     foreground = masks[:, 0] > 0
     levels, covers = marks.levels[which], marks.covers[which]
@@ -119,20 +108,9 @@ def apply(images: np.ndarray, masks: np.ndarray, marks: Marks, which: np.ndarray
 
 
 def make_room(images: np.ndarray, left: int, right: int) -> tuple[np.ndarray, int]:
-    """Shift images (N, C, H, W) sideways, as little as needed, until ``left`` and ``right`` columns are
-    black.
+    """Shift images (N, C, H, W) sideways, as little as needed, until so many columns at their sides are black.
 
-    Returns
-    -------
-    images : ndarray
-        A copy.
-    moved : int
-        Number of images that had to be shifted.
-
-    Raises
-    ------
-    BenchError
-        If what an image shows is too wide for that.
+    Returns a copy and the number of images that had to be shifted. Raises BenchError if one shows what is too wide.
     """
     width = images.shape[3]
     ink = images.any((1, 2))

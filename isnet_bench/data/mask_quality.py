@@ -2,48 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from pydantic import PositiveInt
+from pydantic.dataclasses import dataclass
 from scipy import ndimage
 
 from isnet_bench.data.base import Arrays
-from isnet_bench.errors import BenchError
-
-__all__ = ["MaskQuality", "degrade", "dilate"]
+from isnet_bench.io.errors import BenchError
 
 
 @dataclass(frozen=True)
 class MaskQuality:
     """What is wrong with the training masks.
 
-    Attributes
-    ----------
-    change : {"erode", "dilate", "shift", "random"}
-        "erode", "dilate": by a disc. "shift": in a direction that is drawn for each image. "random": each image has
-        the mask of another one, drawn at random.
-    pixels : int
-        Radius of the disc, or length of the shift, at least 1; without meaning for "random".
+    `change` is "erode" or "dilate", by a disc with a radius of so many `pixels`; "shift", by so many, in a direction
+    that is drawn for each image; or "random": each image has the mask of another one, drawn at random.
     """
 
     change: Literal["erode", "dilate", "shift", "random"]
-    pixels: int = 1
-
-    def __post_init__(self) -> None:
-        if self.pixels < 1:
-            raise BenchError(f"pixels must be at least 1, not {self.pixels}; leave mask_quality out for true masks")
+    pixels: PositiveInt = 1
 
 
 def degrade(arrays: Arrays, quality: MaskQuality | None, rng: np.random.Generator) -> Arrays:
     """Return a split with worse masks; with None it stays as it is.
 
-    No mask gets lost: one that erosion would delete keeps its innermost pixels.
-
-    Raises
-    ------
-    BenchError
-        If shifts move the whole foreground of an image out of it.
+    No mask gets lost: one that erosion would delete keeps its innermost pixels. Raises BenchError if shifts move the
+    whole foreground of an image out of it.
     """
     if quality is None:
         return arrays

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import NamedTuple
+from collections.abc import Mapping
+from functools import partial
+from types import MappingProxyType
 
 import pandas as pd
 import torch
@@ -12,21 +14,17 @@ from torch import Tensor, nn
 from isnet_bench import methods
 from isnet_bench.data import Split
 
-__all__ = ["KINDS", "mediation"]
-
 KINDS = ("silenced", "lowered", "raised", "woken")
 """What the change does to a unit: a > 0 becomes 0; stays above 0, but falls; rises from above 0; rises from 0."""
 
 
-class _Layer(NamedTuple):
-    """One call of a ReLU module: its name, and its output (N, ...)."""
-
-    name: str
-    output: Tensor
-
-
 def mediation(
-    network: nn.Module, before: Split, after: Split, batch_size: int, device: torch.device
+    network: nn.Module,
+    before: Split,
+    after: Split,
+    batch_size: int,
+    device: torch.device,
+    classify: methods.Classify = methods.without_masks,
 ) -> tuple[pd.DataFrame, int]:
     """Undo what a change of the background does to the units of one kind in one layer, and see what that mends.
 
@@ -48,6 +46,8 @@ def mediation(
         Images at a time.
     device : torch.device
         Where the network is.
+    classify : callable
+        How it classifies images, given their masks.
 
     Returns
     -------
@@ -64,37 +64,28 @@ def mediation(
         If the network has no ``nn.ReLU`` module that takes part.
     """
     units, restored, changed = Counter(), Counter(), 0
-    layers: list[str] = []
+    layers: dict[str, Tensor] = {}
+    run = partial(_run, network, classify)
     for indices in torch.arange(len(before.labels)).split(batch_size):
         pair = [[part[indices].to(device) for part in (split.images, split.masks)] for split in (before, after)]
-        found, layers = _examine(network, *pair)
-        changed += found.pop("changed")
-        for place, (number, mended) in found.items():
-            units[place] += number
-            restored[place] += mended
+        (old, layers), (new, marked) = (run(*part) for part in pair)
+        if not layers:
+            raise ValueError("no nn.ReLU module takes part in its predictions, so that there are no layers to examine")
+        differ = old != new
+        if not differ.any():
+            continue
+        changed += int(differ.sum())
+        images, masks, old = pair[1][0][differ], pair[1][1][differ], old[differ]
+        for layer, output in layers.items():
+            was, now = output[differ], marked[layer][differ]
+            for kind, chosen in _kinds(was, now).items():
+                mended, _ = run(images, masks, {layer: torch.where(chosen, was, now)})
+                units[layer, kind] += float(chosen.flatten(1).double().mean(1).sum())
+                restored[layer, kind] += int((mended == old).sum())
     places = [(layer, kind) for layer in layers for kind in KINDS]
     per_image = 1 / changed if changed else float("nan")
     rows = [(*place, units[place] * per_image, restored[place] * per_image) for place in places]
     return pd.DataFrame(rows, columns=["layer", "kind", "units", "restored"]), changed
-
-
-def _examine(network: nn.Module, before: list[Tensor], after: list[Tensor]) -> tuple[dict, list[str]]:
-    """For one batch, the number of changed predictions and, summed over these images, both columns of the table."""
-    old, clean = _classify(network, *before)
-    new, marked = _classify(network, *after)
-    if not clean:
-        raise ValueError("no nn.ReLU module takes part in its predictions, so that there are no layers to examine")
-    changed = old != new
-    found: dict = {"changed": int(changed.sum())}
-    if found["changed"]:
-        images, masks, old = after[0][changed], after[1][changed], old[changed]
-        for number, (was, now) in enumerate(zip(clean, marked, strict=True)):
-            was_output, now_output = was.output[changed], now.output[changed]
-            for kind, chosen in _kinds(was_output, now_output).items():
-                mended, _ = _classify(network, images, masks, number, torch.where(chosen, was_output, now_output))
-                share = float(chosen.flatten(1).double().mean(1).sum())
-                found[was.name, kind] = share, int((mended == old).sum())
-    return found, [layer.name for layer in clean]
 
 
 def _kinds(was: Tensor, now: Tensor) -> dict[str, Tensor]:
@@ -103,18 +94,23 @@ def _kinds(was: Tensor, now: Tensor) -> dict[str, Tensor]:
     return dict(zip(KINDS, (silenced, lowered, raised, woken), strict=True))
 
 
-def _classify(
-    network: nn.Module, images: Tensor, masks: Tensor, number: int | None = None, instead: Tensor | None = None
-) -> tuple[Tensor, list[_Layer]]:
-    """Return predictions (N,) and all layers; layer ``number`` gives ``instead``."""
-    layers: list[_Layer] = []
+def _run(
+    network: nn.Module,
+    classify: methods.Classify,
+    images: Tensor,
+    masks: Tensor,
+    instead: Mapping[str, Tensor] = MappingProxyType({}),
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return predictions (N,) and the outputs (N, ...) of all layers by name; some give what stands in `instead`."""
+    layers: dict[str, Tensor] = {}
     calls: Counter[str] = Counter()
 
     def record(name: str, output: Tensor) -> Tensor:
         calls[name] += 1
-        output = instead if number == len(layers) else output
+        layer = name if calls[name] == 1 else f"{name}, call {calls[name]}"
+        output = instead.get(layer, output)
         # A copy, since a later operation may be in place.
-        layers.append(_Layer(name if calls[name] == 1 else f"{name}, call {calls[name]}", output.clone()))
+        layers[layer] = output.clone()
         return output
 
     hooks = [
@@ -124,7 +120,7 @@ def _classify(
     ]
     try:
         with torch.no_grad():
-            return methods.classify(network, images, masks).argmax(1), layers
+            return classify(network, images, masks).argmax(1), layers
     finally:
         for hook in hooks:
             hook.remove()

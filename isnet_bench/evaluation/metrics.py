@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from scipy.stats import norm, rankdata
 from sklearn.metrics import (
     accuracy_score,
     confusion_matrix,
@@ -16,16 +15,7 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-__all__ = ["CONFUSION_METRICS", "DeLong", "classification", "delong"]
-
 _TAILS = (0.025, 0.975)
-
-
-class DeLong(NamedTuple):
-    """The AUC of each class against the rest, shape (K,), and the covariance matrix of these AUCs, (K, K)."""
-
-    areas: np.ndarray
-    covariance: np.ndarray
 
 
 def classification(
@@ -38,11 +28,10 @@ def classification(
     occur costs only the recall of those that do. The AUC is the mean of the areas of each class against the rest.
 
     The intervals of accuracy, macro F1 and balanced accuracy are percentile intervals of a bootstrap over images,
-    stratified by label: the class counts of the test sets are fixed by whoever put them together, they are what
-    DeLong's method holds fixed too, and no resample loses a rare class, which would change what is averaged. All
-    three depend on the confusion matrix alone, and resampling images within a class draws that class's row of it
-    from a multinomial distribution. The interval of the AUC is DeLong's, cut to [0, 1]. An interval has no width
-    where its data have no variance, for example where every image is classified rightly.
+    stratified by label: the class counts of the test sets are fixed by whoever put them together, and no resample loses
+    a rare class, which would change what is averaged. All three depend on the confusion matrix alone, and resampling
+    images within a class draws that class's row of it from a multinomial distribution. An interval has no width where
+    its data have no variance, for example where every image is classified rightly.
 
     Parameters
     ----------
@@ -58,11 +47,11 @@ def classification(
     Returns
     -------
     dict
-        Ready for JSON: "accuracy", "macro_f1", "balanced_accuracy" and "auc" as fractions of 1, each with an
-        interval such as "accuracy_interval" [low, high]; "per_class", for each class its "precision", "recall",
-        "specificity" and "support" (images); "confusion", rows are labels and columns predictions. What is
-        undefined is None: the AUC where a class has no image, its interval where a class has just one, the precision
-        of a class that is never predicted, the recall of one that does not occur.
+        Ready for JSON: "accuracy", "macro_f1", "balanced_accuracy" and "auc" as fractions of 1, the first three with
+        an interval such as "accuracy_interval" [low, high]; "per_class", for each class its "precision", "recall",
+        "specificity" and "support" (images); "confusion", rows are labels and columns predictions. What is undefined
+        is None: the AUC where a class has no image, the precision of a class that is never predicted, the recall of
+        one that does not occur.
 
     Raises
     ------
@@ -84,58 +73,17 @@ def classification(
         "macro_f1": float(f1_score(labels, predictions, **macro)),
         "balanced_accuracy": float(recall_score(labels, predictions, **macro)),
         **intervals,
-        **_auc(labels, probabilities),
+        "auc": _auc(labels, probabilities),
         "per_class": _per_class(labels, predictions, classes),
         "confusion": confusion.tolist(),
     }
 
 
-def delong(labels: np.ndarray, scores: np.ndarray) -> DeLong:
-    """Return the AUC of each class against the rest, and their covariance over images.
-
-    The diagonal is the variance of DeLong, DeLong and Clarke-Pearson (Biometrics 44, 837, 1988), by the midranks of
-    Sun and Xu (IEEE Signal Processing Letters 21, 1389, 2014) in O(N log N). Classes differ in which images they are
-    compared with, so off the diagonal the same components are summed by image: the infinitesimal jackknife.
-
-    Parameters
-    ----------
-    labels : ndarray
-        Shape (N,), integers in 0 ... K - 1; every class occurs and none is all there is.
-    scores : ndarray
-        Shape (N, K), larger for images that are more likely of the class.
-
-    Returns
-    -------
-    DeLong
-        The covariance of a class with a single image, or with all images but one, is NaN.
-    """
-    areas, components = zip(*(_components(labels == k, scores[:, k]) for k in range(scores.shape[1])), strict=True)
-    stacked = np.stack(components)
-    return DeLong(np.array(areas), stacked @ stacked.T)
-
-
-def _components(positive: np.ndarray, scores: np.ndarray) -> tuple[float, np.ndarray]:
-    """The area under one ROC curve, and each image's share (N,) in its error: their squares sum to the variance."""
-    count = np.where(positive, positive.sum(), (~positive).sum())
-    within = np.empty(len(scores))
-    for side in (positive, ~positive):
-        within[side] = rankdata(scores[side])
-    # For a positive, the part of the negatives that it exceeds; for a negative, the part of the positives that it does.
-    exceeded = (rankdata(scores) - within) / (len(scores) - count)
-    placement = np.where(positive, exceeded, 1 - exceeded)
-    area = placement[positive].mean()
-    with np.errstate(invalid="ignore"):
-        return float(area), (placement - area) / np.sqrt(count * (count - 1.0))
-
-
-def _auc(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
+def _auc(labels: np.ndarray, probabilities: np.ndarray) -> float | None:
     number = probabilities.shape[1]
     if len(np.unique(labels)) < max(number, 2):
-        return {"auc": None, "auc_interval": None}
-    area = float(np.mean([roc_auc_score(labels == k, probabilities[:, k]) for k in range(number)]))
-    half = norm.ppf(_TAILS[1]) * np.sqrt(delong(labels, probabilities).covariance.mean())
-    interval = np.clip([area - half, area + half], 0, 1).tolist() if np.isfinite(half) else None
-    return {"auc": area, "auc_interval": interval}
+        return None
+    return float(np.mean([roc_auc_score(labels == k, probabilities[:, k]) for k in range(number)]))
 
 
 def _resample(confusion: np.ndarray, resamples: int, generator: np.random.Generator) -> np.ndarray:

@@ -9,23 +9,14 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
 import isnet
-from isnet_bench import methods
+from baselines.base import with_mask
 from isnet_bench.data import Split
-
-__all__ = [
-    "GRADIENT_INPUT",
-    "LRP",
-    "Examination",
-    "Explainer",
-    "background_relevance",
-    "examine",
-    "explainer",
-    "spread",
-]
+from isnet_bench.methods import Method
 
 log = logging.getLogger(__name__)
 
@@ -60,9 +51,9 @@ class Examination:
     ----------
     labels, probabilities, background_relevance : ndarray
         Shapes (N,), (N, classes) and (M,), of the M <= N images that were explained; the last is NaN where a heatmap
-        is zero everywhere.
+        is zero everywhere, or the image has no mask.
     background_area : float
-        Mean share of background pixels.
+        Mean share of background pixels; NaN where no image has a mask.
     examples : dict of ndarray
         Of some images: "images" and "relevance" (n, C, H, W), "masks" (n, 1, H, W), float32, and "labels"
         (n,).
@@ -98,33 +89,38 @@ def background_relevance(relevance: Tensor, masks: Tensor) -> Tensor:
     return torch.where(total > 0, share, torch.nan)
 
 
-def explainer(network: nn.Module, probe: Tensor) -> Explainer:
-    """Choose how a network is explained: by LRP where it is a ReLU network, else by Gradient × Input.
+def explainer(method: Method, network: nn.Module, probe: Tensor) -> Explainer:
+    """Return how a trained method is explained: as it says itself, by LRP only where the network is a ReLU network.
 
-    Where a network hides a part of the image from its own ``classifier`` (it then has a method ``visible_part``), the
-    classifier is explained on what it sees, and the hidden part has no relevance.
+    Where the method hides a part of the image from its own classifier, the classifier is explained on what it sees, and
+    the hidden part has no relevance.
 
     Parameters
     ----------
+    method : Method
+        What was trained.
     network : nn.Module
         Maps images (N, C, H, W) in [0, 1] to logits; in evaluation mode.
     probe : Tensor
         Some images, to find out whether LRP can explain the network.
     """
-    classify = partial(methods.classify, network)
-    if not hasattr(network, "visible_part"):
-        name, explain = _explain_all(network, probe)
+    classify, visible = partial(method.classify, network), method.visible
+    explained = network if visible is None else network.get_submodule(visible.classifier)
+    if method.explainer == "gradient_input":
+        name, explain = GRADIENT_INPUT, partial(_gradient_input, explained)
+    else:
+        name, explain = _by_lrp(explained, probe)
+    if visible is None:
         return Explainer(name, classify, lambda images, masks, labels: explain(images, labels))
-    name, explain = _explain_all(network.classifier, probe)
 
     def explain_visible(images: Tensor, masks: Tensor, labels: Tensor) -> Tensor:
-        seen = network.visible_part(images, masks)
+        seen = visible.part(network, images, masks)
         return explain(images * seen, labels) * seen
 
     return Explainer(name, classify, explain_visible)
 
 
-def _explain_all(network: nn.Module, probe: Tensor) -> tuple[str, Callable[[Tensor, Tensor], Tensor]]:
+def _by_lrp(network: nn.Module, probe: Tensor) -> tuple[str, Callable[[Tensor, Tensor], Tensor]]:
     try:
         lrp = isnet.LRPFlex(network, epsilon=_EPSILON, input_rule="zb", low=0.0, high=1.0)
         lrp(probe, isnet.Logit(0))
@@ -174,7 +170,7 @@ def examine(
         labels=split.labels.numpy(),
         probabilities=torch.cat(probabilities).numpy(),
         background_relevance=torch.cat(shares).numpy(),
-        background_area=1 - float(split.masks.double().mean()),
+        background_area=1 - float(split.masks[with_mask(split.masks)].double().mean()),
         examples={
             "images": split.images[shown].numpy(),
             "masks": split.masks[shown].numpy(),
@@ -191,8 +187,5 @@ def _batches(split: Split, chosen: np.ndarray, batch_size: int, device: torch.de
 
 def spread(labels: np.ndarray, number: int = _EXAMPLES) -> np.ndarray:
     """Return the sorted indices of up to `number` images, spread over the classes as evenly as possible."""
-    place = np.zeros(len(labels), int)
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        place[members] = np.arange(len(members))
+    place = pd.Series(labels).groupby(labels).cumcount()
     return np.sort(np.lexsort((labels, place))[:number])

@@ -1,290 +1,297 @@
-"""Read the run folders of one experiment into one tidy table."""
+"""Gathers the finished runs of an experiment or of a study into a snapshot, and checks that they belong together."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-import zipfile
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
-import jsonschema
 import numpy as np
 import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field
 
-from isnet_bench import config as configuration
-from isnet_bench import methods
-from isnet_bench.errors import BenchError
-from isnet_bench.files import read_json
-from isnet_bench.reporting import style
+from isnet_bench import layout as places
+from isnet_bench.config import CLASSIFIER, Config, Row
+from isnet_bench.io.errors import BenchError
+from isnet_bench.io.files import reading
+from isnet_bench.layout import Layout
+from isnet_bench.reporting import snapshot
+from isnet_bench.reporting.runs import cells, seeds
 
-SCORES = {
-    "accuracy": "Accuracy",
-    "macro_f1": "Macro F1",
-    "balanced_accuracy": "Balanced accuracy",
-    "auc": "AUC (one-vs-rest, macro)",
-}
-"""How right a method is on a test set, and what that is called."""
+_PREDICTED = ["index", "label", "prediction"]
+_RECORDED = ("train_seconds", "seconds", "epochs", "best_epoch", "parameters", "started", "git_commit", "git_dirty")
+_Share = Annotated[float, Field(ge=0, le=1)]
+_Read = TypeVar("_Read")
 
-PREDICTED = ["set", "index", "label", "prediction"]
-"""What reporting reads of a run's predictions."""
 
-_FRACTION = {"type": "number", "minimum": 0, "maximum": 1}
-_METRICS_SCHEMA = {
-    "type": "object",
-    "required": ["data", "stand_in", "method", "seed", "explainer", "sets", "prediction_changes", "train_seconds"],
-    "properties": {
-        "data": {"type": "string"},
-        "stand_in": {"type": "boolean"},
-        "method": {"type": "string"},
-        "seed": {"type": "integer"},
-        "explainer": {"type": "string"},
-        # null: no two test sets show the same foregrounds
-        "prediction_changes": {**_FRACTION, "type": ["number", "null"]},
-        "train_seconds": {"type": "number", "minimum": 0},
-        "sets": {
-            "type": "object",
-            "minProperties": 1,
-            "additionalProperties": {
-                "type": "object",
-                "required": [*SCORES, "per_class", "confusion", "background_relevance", "background_area", "images"],
-                "properties": {
-                    # null: the AUC where a class has no image
-                    **{score: {**_FRACTION, "type": ["number", "null"]} for score in SCORES},
-                    "per_class": {"type": "array", "items": {"type": "object"}},
-                    "confusion": {"type": "array", "items": {"type": "array"}},
-                    # null: LRP finds no relevance, or has no rule for the network
-                    "background_relevance": {**_FRACTION, "type": ["number", "null"]},
-                    "background_area": _FRACTION,
-                    "images": {"type": "integer", "minimum": 1},
-                },
-            },
-        },
-    },
-}
-_KEPT = (*SCORES, "background_relevance", "background_area", "images", "per_class", "confusion")
-_RUN_SCHEMA = {
-    "type": "object",
-    "required": ["data"],
-    "properties": {
-        "data": {
-            "type": "object",
-            "required": ["classes"],
-            "properties": {"classes": {"type": "array", "minItems": 2, "items": {"type": "string"}}},
-        }
-    },
-}
+class _Record(BaseModel):
+    """Part of a ``metrics.json``; intervals and what else it has are allowed, but no number that is not finite."""
 
-_METRICS, _RUN = (jsonschema.Draft202012Validator(schema) for schema in (_METRICS_SCHEMA, _RUN_SCHEMA))
+    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
+
+
+class _TestSet(_Record):
+    # None: the AUC where a class has no image; relevance where LRP finds none or has no rule for the network.
+    accuracy: _Share
+    macro_f1: _Share
+    balanced_accuracy: _Share
+    auc: _Share | None
+    background_relevance: _Share | None
+    background_area: _Share
+    images: int = Field(ge=1)
+    per_class: tuple[dict[str, float | None], ...]
+    confusion: tuple[tuple[int, ...], ...]
+
+
+class _Metrics(_Record):
+    data: str
+    stand_in: bool
+    row: str
+    seed: int
+    explainer: str
+    # None: no two test sets show the same foregrounds.
+    prediction_changes: _Share | None
+    background_changes: dict[str, _Share] = {}
+    sets: dict[str, _TestSet] = Field(min_length=1)
 
 
 @dataclass(frozen=True)
-class Runs:
-    """All evaluated runs of one experiment.
-
-    ``frame`` has one row per method, seed and test set, methods in the order of the figures, with the columns
-    method, label, seed, set, those of `SCORES`, low and high (95 % interval of `score` over test images; NaN: none),
-    background_relevance (NaN: none), background_area, prediction_changes (fractions of 1), images, per_class,
-    confusion and train_seconds. ``sets`` are the test sets in the order in which
-    the data set declares them; ``score`` is the one of `SCORES` that tables for people and figures show;
-    ``explainers`` has the name of what explained each method; ``gallery`` are the methods whose heatmaps are drawn, and
-    ``gallery_set`` is the test set of which they are;
-    ``oracles`` are those that see the masks of test images.
-    """
+class _Run:
+    """A finished run, as its folder has it; what was only trained has no metrics."""
 
     experiment: str
-    title: str
-    data: str
-    stand_in: bool
-    score: str
-    explainers: Mapping[str, str]
-    classes: tuple[str, ...]
-    seeds: tuple[int, ...]
-    sets: tuple[str, ...]
-    looks: Mapping[str, style.Look]
-    gallery: tuple[str, ...]
-    gallery_set: str
-    oracles: tuple[str, ...]
-    frame: pd.DataFrame
+    row: str
+    seed: int
+    folder: Path
+    settings: Row
+    tested: bool
 
     @property
-    def heading(self) -> str:
-        """Title of tables and figures; begins with a warning when other data stand in for the real ones."""
-        return f"STAND-IN DATA: {self.title}" if self.stand_in else self.title
+    def key(self) -> dict[str, Any]:
+        return dict(zip(snapshot.KEY, (self.experiment, self.row, self.seed), strict=True))
+
+    @cached_property
+    def record(self) -> dict[str, Any]:
+        return self.read(places.RECORD, "train", lambda path: json.loads(path.read_text(encoding="utf-8")))
+
+    @cached_property
+    def metrics(self) -> _Metrics | None:
+        if not self.tested:
+            return None
+        found = self.read(
+            places.METRICS, "evaluate", lambda path: _Metrics.model_validate_json(path.read_text(encoding="utf-8"))
+        )
+        if (found.row, found.seed) != (self.row, self.seed):
+            path = self.folder / places.METRICS
+            raise BenchError(f"{path} belongs to {found.row} with seed {found.seed}; {self.again('evaluate')}")
+        return found
 
     @property
-    def explainer(self) -> str:
-        """What explained the most methods."""
-        return Counter(self.explainers.values()).most_common(1)[0][0]
+    def sets(self) -> list[str]:
+        return list(self.metrics.sets) if self.metrics else ["val"]
 
-    @property
-    def exceptions(self) -> dict[str, str]:
-        """The methods that another explainer explained, and its name."""
-        return {row: name for row, name in self.explainers.items() if name != self.explainer}
+    @cached_property
+    def history(self) -> pd.DataFrame:
+        return self.read(places.HISTORY, "train", pd.read_csv).assign(**self.key)
 
-    @property
-    def repeats(self) -> str:
-        """The number of seeds in words."""
-        return "1 seed" if len(self.seeds) == 1 else f"{len(self.seeds)} seeds"
+    @cached_property
+    def predictions(self) -> pd.DataFrame:
+        columns = ["set", *_PREDICTED]
+        found = self.read(places.PREDICTIONS, "evaluate", lambda path: pd.read_parquet(path, columns=columns))
+        if list(found["set"].unique()) != self.sets:
+            path = self.folder / places.PREDICTIONS
+            raise BenchError(f"{path} has other test sets than {places.METRICS}; {self.again('evaluate')}")
+        return found.astype(dict.fromkeys(_PREDICTED, "int32")).assign(**self.key)
 
-    @property
-    def labels(self) -> dict[str, str]:
-        """Label of each method, in the order of the figures."""
-        return dict(self.frame.drop_duplicates("method")[["method", "label"]].to_numpy())
+    def heatmaps(self, test_set: str) -> dict[str, np.ndarray]:
+        """Read the stored examples of a test set."""
+
+        def load(path: Path) -> dict[str, np.ndarray]:
+            with np.load(path) as stored:
+                return {key: stored[f"{test_set}_{key}"] for key in (*snapshot.GALLERY, "relevance")}
+
+        return self.read(places.HEATMAPS, "evaluate", load)
+
+    def read(self, name: str, verb: str, how: Callable[[Path], _Read]) -> _Read:
+        """Read a file, which a verb makes."""
+        with reading(self.folder / name, self.again(verb)):
+            return how(self.folder / name)
+
+    def again(self, verb: str) -> str:
+        """The command that makes a file of this run."""
+        return (
+            f"make it with: python -m isnet_bench {verb} --config YOUR.yaml --experiment {self.experiment} "
+            f"--row {self.row} --seed {self.seed}"
+        )
 
 
-def runs(config: dict[str, Any], experiment: str, results: Path) -> Runs:
-    """Read the metrics of every method and seed that a checked configuration names for an experiment.
+def collect(cfg: Config, name: str, root: Path, out: Path) -> None:
+    """Write the snapshot of an experiment's or a study's finished runs, which lie below `root`.
 
-    Raises
-    ------
-    BenchError
-        If a run is missing or unreadable, or if runs were made on different data.
+    Predictions and gallery are those of experiments only; what a study chooses by validation images was not tested.
+
+    Raises BenchError if a run is missing or damaged, or if runs were made with other data or settings. Nothing is
+    written then.
     """
-    entries = configuration.experiment_entries(config, experiment)
-    labels = {entry.row: entry.label for entry in entries}
-    looks = style.row_looks(entries)
-    if not looks:
-        raise BenchError(f"experiment {experiment} has no methods to report on; name some in the configuration")
-    found = {(row, seed): _metrics(results, experiment, row, seed) for row in looks for seed in config["seeds"]}
-    first = next(iter(found.values()))
-    for (row, seed), metrics in found.items():
-        _check_same_data(first, metrics, folder(results, experiment, row, seed))
-    run = _json(folder(results, experiment, *next(iter(found))) / "run.json", _RUN, "train")
-    score = config["experiments"][experiment].get("score", "accuracy")
-    records = [
-        {"method": row, "label": labels[row], "seed": seed, "set": name, **{key: values[key] for key in _KEPT}}
-        | dict(zip(("low", "high"), values.get(f"{score}_interval") or (None, None), strict=True))
-        | {key: metrics[key] for key in ("prediction_changes", "train_seconds")}
-        for (row, seed), metrics in found.items()
-        for name, values in metrics["sets"].items()
+    layout, study = Layout(Path(root)), cfg.studies.get(name)
+    runs = [
+        _Run(*place, layout.run(*place), cfg.row(*place[:2]), tested=not (study and study.select))
+        for cell in cells(cfg, name)
+        for place in [(cell.experiment, cell.row, seed) for seed in seeds(cfg, name)]
     ]
-    return Runs(
-        experiment=experiment,
-        title=config["experiments"][experiment]["title"],
-        data=first["data"],
-        stand_in=first["stand_in"],
-        explainers={row: metrics["explainer"] for (row, _), metrics in found.items()},
-        score=score,
-        classes=tuple(run["data"]["classes"]),
-        seeds=tuple(config["seeds"]),
-        sets=tuple(first["sets"]),
-        looks=looks,
-        gallery=_chosen(looks, config["experiments"][experiment].get("gallery")),
-        gallery_set=_gallery_set(config, experiment, tuple(first["sets"])),
-        oracles=tuple(entry.row for entry in entries if methods.get(entry.method).oracle),
-        frame=pd.DataFrame(records).astype(
-            dict.fromkeys([*SCORES, "low", "high", "background_relevance", "prediction_changes"], float)
+    if not runs:
+        raise BenchError(f"experiment {name} has no methods to report on; name some in the configuration")
+    for run in runs:
+        _check(run, runs[0])
+    trained = [*runs, *_classifiers(runs, layout)]
+    mediated = [run for run in runs if (run.folder / places.MEDIATION).is_file()]
+    ranges = [run.record["range"] for run in runs if run.record["range"]]
+    tables = {
+        "runs.csv": pd.DataFrame([_described(run, cfg) for run in trained]),
+        "scores.csv": pd.DataFrame([row for run in runs for row in _scores(run)]),
+        "ranges.csv": pd.DataFrame(_ranges(ranges)),
+        "history.parquet": _joined(run.history for run in trained),
+        "classes.parquet": pd.DataFrame([row for run in runs if run.tested for row in _classes(run)]),
+        "predictions.parquet": _joined(run.predictions for run in runs if not study),
+        "mediation.parquet": _joined(
+            run.read(places.MEDIATION, "mediate", pd.read_csv).assign(**run.key) for run in mediated
         ),
+    }
+    environments = dict(_environment(record) for record in [*(run.record for run in trained), *ranges])
+    data = {run.experiment: run.record["data"] for run in runs}
+    gallery = {} if study else _gallery(cfg, name, runs)
+    snapshot.write(snapshot.Snapshot(tables, environments, data, gallery), Path(out))
+
+
+def _classifiers(runs: Collection[_Run], layout: Layout) -> Iterator[_Run]:
+    """Return the ordinary classifiers whose heatmaps gave the relevance ranges of these runs."""
+    plain = Row(id=CLASSIFIER, method="resnet", label=CLASSIFIER, params={})
+    for experiment, seed in dict.fromkeys((run.experiment, run.seed) for run in runs):
+        folder = layout.range_classifier(experiment, seed)
+        if (folder / places.RECORD).is_file():
+            yield _Run(experiment, CLASSIFIER, seed, folder, plain, tested=False)
+
+
+def _check(run: _Run, first: _Run) -> None:
+    """Runs must have the settings of the configuration, and the data and test sets of the first one."""
+    wanted = {"training": run.settings.training.model_dump(mode="json"), "hyperparameters": run.settings.params}
+    for kind, values in wanted.items():
+        if any(run.record[kind].get(key, value) != value for key, value in values.items()):
+            raise BenchError(f"{run.folder} was trained with another {kind} than is configured; {run.again('train')}")
+    here, there = (
+        {"data": one.record["data"]["title"], "stand_in": one.record["data"]["stand_in"], "test sets": one.sets}
+        for one in (run, first)
     )
-
-
-def _chosen(looks: Mapping[str, style.Look], wanted: list[str] | None) -> tuple[str, ...]:
-    return tuple(row for row in looks if wanted is None or row in wanted)
-
-
-def _gallery_set(config: dict[str, Any], experiment: str, sets: tuple[str, ...]) -> str:
-    name = config["experiments"][experiment].get("gallery_set", sets[0])
-    if name not in sets:
-        raise BenchError(f"experiments.{experiment}.gallery_set: no test set {name!r}; there are: {', '.join(sets)}")
-    return name
-
-
-def folder(results: Path, experiment: str, method: str, seed: int) -> Path:
-    """Folder of one run."""
-    return results / experiment / method / f"seed{seed}"
-
-
-def predictions(results: Path, experiment: str, method: str, seed: int, sets: tuple[str, ...]) -> pd.DataFrame:
-    """What a run predicted: set, and the integers index, label and prediction; one row per image of a test set.
-
-    Raises
-    ------
-    BenchError
-        If the file is missing or unreadable, or has other test sets.
-    """
-    path = folder(results, experiment, method, seed) / "predictions.parquet"
-    remedy = "evaluate this run again"
-    try:
-        # Published ones are kept in fewer bits.
-        table = pd.read_parquet(path, columns=PREDICTED).astype(dict.fromkeys(PREDICTED[1:], "int64"))
-    except FileNotFoundError as error:
-        raise BenchError(f"{path} is missing: {remedy}") from error
-    except (OSError, ValueError) as error:
-        raise BenchError(f"{path} cannot be read ({' '.join(str(error).split())}): {remedy}") from error
-    if list(table["set"].unique()) != list(sets):
-        raise BenchError(f"{path} has other test sets than metrics.json: {remedy}")
-    return table
-
-
-def heatmaps(results: Path, experiment: str, method: str, seed: int, test_set: str) -> dict[str, np.ndarray]:
-    """Stored examples of a test set: images in [0, 1] and relevance (n, C, H, W), masks (n, 1, H, W), labels (n,).
-
-    Raises
-    ------
-    BenchError
-        If the file is missing or unreadable, or has no such test set.
-    """
-    path = folder(results, experiment, method, seed) / "heatmaps.npz"
-    try:
-        with np.load(path) as stored:
-            found = {key: stored[f"{test_set}_{key}"] for key in ("images", "masks", "relevance", "labels")}
-    except FileNotFoundError as error:
-        raise BenchError(f"{path} is missing; {_again(path, 'evaluate')}") from error
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise BenchError(f"{path} cannot be read ({error}); {_again(path, 'evaluate')}") from error
-    # Published ones are kept in fewer bits.
-    found["images"] = found["images"] / (255 if found["images"].dtype == np.uint8 else 1)
-    return {key: values if key == "labels" else values.astype(np.float32) for key, values in found.items()}
-
-
-def gallery(results: Path, runs: Runs) -> dict[str, dict[str, np.ndarray]]:
-    """For each row of the gallery the examples that `heatmaps` reads, of the first seed."""
-    return {row: heatmaps(results, runs.experiment, row, runs.seeds[0], runs.gallery_set) for row in runs.gallery}
-
-
-def _metrics(results: Path, experiment: str, method: str, seed: int) -> dict[str, Any]:
-    path = folder(results, experiment, method, seed) / "metrics.json"
-    metrics = _json(path, _METRICS, "evaluate")
-    if (metrics["method"], metrics["seed"]) != (method, seed):
-        raise BenchError(
-            f"{path} belongs to {metrics['method']} with seed {metrics['seed']}; {_again(path, 'evaluate')}"
-        )
-    return metrics
-
-
-def _check_same_data(first: dict[str, Any], other: dict[str, Any], run: Path) -> None:
-    for key in ("data", "stand_in"):
-        if first[key] != other[key]:
+    for kind, value in here.items():
+        if value != there[kind]:
             raise BenchError(
-                f"{run / 'metrics.json'} has {key} {other[key]!r} where the first run has {first[key]!r}; "
-                "such runs cannot share a table: delete the folder and train it again"
+                f"{run.folder} has the {kind} {value!r} where {first.folder} has {there[kind]!r}; such runs cannot "
+                "share a table: delete the folder and make it again"
             )
-    if list(first["sets"]) != list(other["sets"]):
-        raise BenchError(
-            f"{run / 'metrics.json'} has the test sets {', '.join(other['sets'])} where the first run has "
-            f"{', '.join(first['sets'])}; {_again(run / 'metrics.json', 'evaluate')}"
-        )
 
 
-def _json(path: Path, schema: jsonschema.Draft202012Validator, verb: str) -> dict[str, Any]:
-    content = read_json(path, _again(path, verb))
-    error = jsonschema.exceptions.best_match(schema.iter_errors(content))
-    if error is not None:
-        raise BenchError(f"{path} is wrong at {error.json_path}: {error.message}; {_again(path, verb)}")
-    try:
-        json.dumps(content, allow_nan=False)
-    except ValueError as error:
-        raise BenchError(f"{path} holds a number that is not finite; {_again(path, verb)}") from error
-    return content
+def _described(run: _Run, cfg: Config) -> dict[str, Any]:
+    record, card = run.record, cfg.catalog.methods[run.settings.method]
+    tested = {}
+    if run.metrics:
+        tested = {key: getattr(run.metrics, key) for key in ("explainer", "prediction_changes")}
+        tested["background_changes"] = _text(run.metrics.background_changes)
+    return {
+        **run.key,
+        "method": run.settings.method,
+        "label": run.settings.label,
+        "family": card.family,
+        "oracle": card.oracle,
+        "data": record["data"]["title"],
+        "stand_in": record["data"]["stand_in"],
+        **(tested or dict.fromkeys(("explainer", "prediction_changes", "background_changes"))),
+        **{key: record[key] for key in _RECORDED},
+        "environment": _environment(record)[0],
+        "range": _id(record["range"]) if record["range"] else None,
+        "hyperparameters": _text(record["hyperparameters"]),
+        "training": _text(record["training"]),
+    }
 
 
-def _again(path: Path, verb: str) -> str:
-    """The command that makes a file of a run folder, read back from the file's place."""
-    experiment, method, seed = path.parts[-4:-1]
-    return (
-        f"make it with: python -m isnet_bench {verb} --config YOUR.yaml --experiment {experiment} "
-        f"--method {method} --seed {seed.removeprefix('seed')}"
-    )
+def _scores(run: _Run) -> Iterator[dict[str, Any]]:
+    """Return a run's rows of ``scores.csv``: one for each test set, or for the validation images alone."""
+    if not run.metrics:
+        best = run.history.set_index("epoch").loc[run.record["best_epoch"]]
+        images = run.record["data"]["splits"]["val"]
+        yield {**run.key, "set": "val", "accuracy": best["val_accuracy"], "loss": best["val_loss"], "images": images}
+        return
+    for name, found in run.metrics.sets.items():
+        values = found.model_dump(exclude={"per_class", "confusion"})
+        for score in [key.removesuffix("_interval") for key in values if key.endswith("_interval")]:
+            values[f"{score}_low"], values[f"{score}_high"] = values.pop(f"{score}_interval") or (None, None)
+        yield {**run.key, "set": name, **values}
+
+
+def _classes(run: _Run) -> Iterator[dict[str, Any]]:
+    for name, found in run.metrics.sets.items():
+        for place, (scores, predicted) in enumerate(zip(found.per_class, found.confusion, strict=True)):
+            yield {**run.key, "set": name, "class": place, **scores, "predicted": predicted}
+
+
+def _ranges(measured: Collection[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Return the relevance ranges that runs were trained with: a row for each of their parts."""
+    for key, found in {_id(one): one for one in measured}.items():
+        shared = {name: found[name] for name in ("experiment", "seed", "images", "git_commit", "git_dirty")}
+        shared |= {f"classifier_{name}": value for name, value in found["classifier"].items()}
+        shared["environment"] = _environment(found)[0]
+        explanation = ", ".join([found["method"], *(f"{name} {value}" for name, value in found["explained"].items())])
+        for layer, parts in found["ranges"].items():
+            for place, part in enumerate(parts):
+                yield {"range": key, "explanation": explanation, "layer": layer, "part": place, **part, **shared}
+
+
+def _gallery(cfg: Config, name: str, runs: Collection[_Run]) -> dict[str, np.ndarray]:
+    """Return the examples of the first seed of the gallery's rows, in few bits."""
+    experiment, first = cfg.experiment(name), next(iter(runs))
+    test_set = experiment.gallery_set or first.sets[0]
+    if test_set not in first.sets:
+        known = ", ".join(first.sets)
+        raise BenchError(f"experiments.{name}.gallery_set: no test set {test_set!r}; there are: {known}")
+    chosen = [run for run in runs if run.seed == first.seed and run.row in (experiment.gallery or experiment.rows)]
+    found = {} if experiment.gallery == () else {run.row: run.heatmaps(test_set) for run in chosen}
+    gallery: dict[str, np.ndarray] = {}
+    for row, examples in found.items():
+        if not np.array_equal(examples["images"], found[chosen[0].row]["images"]):
+            raise BenchError(f"{row} and {chosen[0].row} stored heatmaps of different images; evaluate both again")
+        images = examples["images"] if examples["images"].dtype == np.uint8 else np.rint(255 * examples["images"])
+        gallery |= {
+            f"{name}/images": images.astype(np.uint8),
+            f"{name}/masks": examples["masks"].astype(np.uint8),
+            f"{name}/labels": examples["labels"].astype(np.int16),
+            f"{name}/{row}": _scaled(examples["relevance"].astype(np.float32)),
+        }
+    return gallery
+
+
+def _scaled(relevance: np.ndarray) -> np.ndarray:
+    """Figures show shares of an image's relevance, so that each heatmap may have a unit of its own."""
+    largest = np.abs(relevance).max(axis=(1, 2, 3), keepdims=True)
+    return np.divide(relevance, largest, out=np.zeros_like(relevance), where=largest > 0).astype(np.float16)
+
+
+def _joined(tables: Iterator[pd.DataFrame]) -> pd.DataFrame:
+    found = list(tables)
+    table = pd.concat(found, ignore_index=True) if found else pd.DataFrame()
+    return table[sorted(table, key=lambda column: column not in snapshot.KEY)]
+
+
+def _environment(record: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    environment = {key: record[key] for key in ("versions", "hardware") if key in record}
+    return _id(environment), environment
+
+
+def _id(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _text(content: Any) -> str:
+    return json.dumps(content, separators=(",", ":"))

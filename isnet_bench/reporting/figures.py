@@ -1,19 +1,22 @@
-"""The figures of an experiment: accuracy on each test set, relevance of example images."""
+"""The figures of an experiment: scores on each test set, relevance of example images, score against training time."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 import numpy as np
+import pandas as pd
+from adjustText import adjust_text
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
+from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.transforms import Bbox
 
-from isnet_bench.errors import BenchError
-from isnet_bench.reporting import collect, style, tables
+from isnet_bench.io.errors import BenchError
+from isnet_bench.reporting import snapshot, statistics, style, tables
+from isnet_bench.reporting.runs import SCORES, Runs
 
 EXAMPLES = 4
 # More rows than a column has room for, or more panels, take the width of a page.
@@ -23,14 +26,19 @@ _COLUMN_PANELS = 4
 _LABEL_CHARACTERS = {style.COLUMN_MM: 18, style.PAGE_MM: 40}
 _LINE_MM = 2.8
 _ROW_MM = {style.COLUMN_MM: 6.5, style.PAGE_MM: 5.0}
+# Rows so near to the best one (percentage points) have a panel of their own, if there are enough of them to crowd.
+_CLOSE = 12
+_CROWD = 5
+# In points: where a label's lower left corner is before it moves, from its marker; half a marker.
+_START = np.array([4.0, 2.5])
+_MARKER = 2.5
 
 
-def accuracy(config: dict[str, Any], experiment: str, results: Path, out: Path) -> None:
+def accuracy(runs: Runs, out: Path) -> None:
     """The experiment's score of each method on each test set: every seed, mean and sample standard deviation.
 
     With one seed, bars are its 95 % intervals over test images.
     """
-    runs = collect.runs(config, experiment, Path(results))
     narrow = len(runs.sets) <= _COLUMN_PANELS and len(runs.looks) <= _COLUMN_ROWS
     width = style.COLUMN_MM if narrow else style.PAGE_MM
     labels = [textwrap.fill(label, _LABEL_CHARACTERS[width]) for label in runs.labels.values()]
@@ -43,7 +51,7 @@ def accuracy(config: dict[str, Any], experiment: str, results: Path, out: Path) 
         panels[0].set_yticks(range(len(runs.looks)), labels)
         panels[0].set_ylim(len(runs.looks) - 0.35, -0.6)
         many = "; bars: 95 % over test images" if len(runs.seeds) == 1 else " (dots); mean ± sample std (bars)"
-        fig.supxlabel(f"{collect.SCORES[runs.score]} (%)", fontsize=7)
+        fig.supxlabel(f"{SCORES[runs.score]} (%)", fontsize=7)
         style.title(
             fig,
             width,
@@ -51,23 +59,16 @@ def accuracy(config: dict[str, Any], experiment: str, results: Path, out: Path) 
             f"Data: {runs.data}",
             f"{runs.repeats}{many}; dotted: one over the number of classes",
         )
-        style.save(fig, Path(out))
+        style.save(fig, out)
 
 
-def heatmaps(config: dict[str, Any], experiment: str, results: Path, out: Path) -> None:
+def heatmaps(runs: Runs, out: Path) -> None:
     """Example images of one test set: image, foreground mask, relevance by each method (first seed).
 
-    Relevance is shown as per cent of the image's summed absolute relevance, on one symmetric scale.
-
-    Raises
-    ------
-    BenchError
-        If a run is missing or unreadable, if the methods stored different images, or if the gallery is empty.
+    Relevance is shown as per cent of the image's summed absolute relevance, on one symmetric scale. Raises BenchError
+    if the gallery is empty.
     """
-    if not has_gallery(config, experiment):
-        raise BenchError(f"the gallery of experiment {experiment} is empty: name some of its rows there")
-    runs = collect.runs(config, experiment, Path(results))
-    examples, maps = _gallery(runs, Path(results))
+    examples, maps = _gallery(runs)
     with matplotlib.rc_context(style.RC):
         columns, rows = 2 + len(maps), len(examples["images"])
         width = style.COLUMN_MM if columns <= 6 else style.PAGE_MM
@@ -87,7 +88,7 @@ def heatmaps(config: dict[str, Any], experiment: str, results: Path, out: Path) 
         bar.set_label(f"Relevance for the true class, % of Σ|R| of the image\n{how}", fontsize=6.5)
         which = f"{runs.gallery_set} test images, seed {runs.seeds[0]}; below: share of |R| outside the mask"
         style.title(fig, width, runs.heading, f"Data: {runs.data}", which)
-        style.save(fig, Path(out))
+        style.save(fig, out)
 
 
 def chosen(labels: np.ndarray) -> np.ndarray:
@@ -100,31 +101,26 @@ def chosen(labels: np.ndarray) -> np.ndarray:
     return np.sort([*np.sort(first), *rest][:EXAMPLES])
 
 
-def has_gallery(config: Mapping[str, Any], experiment: str) -> bool:
-    """Return whether an experiment has a figure of heatmaps: its key gallery is not empty."""
-    return config["experiments"][experiment].get("gallery") != []
-
-
-def _accuracy_panel(panel: Axes, runs: collect.Runs, name: str) -> None:
-    table = runs.frame[runs.frame["set"] == name].set_index("method")[[runs.score, "low", "high"]] * 100
+def _accuracy_panel(panel: Axes, runs: Runs, name: str) -> None:
+    table = runs.frame[runs.frame["set"] == name].set_index("method")[[runs.score, "low", "high"]]
     panel.axvline(100 / len(runs.classes), color=style.GREY, linestyle=":", linewidth=0.8, zorder=0)
     for place, (row, look) in enumerate(runs.looks.items()):
         seeds, ends = table.loc[[row], runs.score].to_numpy(), table.loc[[row], ["low", "high"]].to_numpy()
-        mean = seeds.mean()
+        # In per cent after the mean, as in the tables: both round to the same digit.
+        mean, seeds, ends = 100 * seeds.mean(), 100 * seeds, 100 * ends
         reach = np.full((2, 1), seeds.std(ddof=1)) if len(seeds) > 1 else np.abs(ends - mean).T
         panel.errorbar(mean, place, xerr=reach, fmt=look.marker, color=look.color, mfc=look.face, capsize=3)
         if len(seeds) > 1:
             panel.plot(seeds, np.full(len(seeds), place + 0.35), ".", color=look.color, markersize=2, alpha=0.8)
-        _write_mean(panel, seeds, place, reach[:, 0])
+        _write_mean(panel, mean, seeds, place, reach[:, 0])
     panel.set(xlim=(-5, 107), xticks=(0, 50, 100), title=name)
     panel.grid(axis="x", color="0.9", linewidth=0.5)
     panel.set_axisbelow(True)
     panel.tick_params(axis="y", length=0)
 
 
-def _write_mean(panel: Axes, seeds: np.ndarray, place: float, reach: np.ndarray) -> None:
+def _write_mean(panel: Axes, mean: float, seeds: np.ndarray, place: float, reach: np.ndarray) -> None:
     """Write the mean beside the whisker, on the side where the panel has more room."""
-    mean = seeds.mean()
     side = -1 if mean > 50 else 1
     reach = np.nanmax([reach[max(side, 0)], *side * (seeds - mean)])
     panel.annotate(
@@ -139,16 +135,16 @@ def _write_mean(panel: Axes, seeds: np.ndarray, place: float, reach: np.ndarray)
     )
 
 
-def _gallery(runs: collect.Runs, results: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Images and masks of the first examples with different labels; each method's relevance in per cent."""
-    stored = collect.gallery(results, runs)
-    first = next(iter(stored))
-    for row, other in stored.items():
-        if not np.array_equal(other["images"], stored[first]["images"]):
-            raise BenchError(f"{row} and {first} stored heatmaps of different images; evaluate both again")
-    places = chosen(stored[first]["labels"])
-    examples = {key: stored[first][key][places] for key in ("images", "masks")}
-    return examples, {row: _percent(other["relevance"][places]) for row, other in stored.items()}
+def _gallery(runs: Runs) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    if not runs.gallery:
+        raise BenchError(f"the gallery of experiment {runs.name} is empty: name some of its rows there")
+    found = snapshot.read(runs.folder, {runs.name}, []).examples(runs.name)
+    lost = [row for row in runs.gallery if row not in found]
+    if lost:
+        raise BenchError(f"{runs.folder} has no heatmaps of {', '.join(lost)}; collect the finished runs again")
+    places = chosen(found["labels"])
+    examples = {key: found[key][places] for key in ("images", "masks")}
+    return examples, {row: _percent(found[row][places]) for row in runs.gallery}
 
 
 def _percent(relevance: np.ndarray) -> np.ndarray:
@@ -186,3 +182,107 @@ def _outline(panel: Axes, mask: np.ndarray, color: str, width: float) -> None:
 def _frame(panel: Axes) -> None:
     panel.set(xticks=(), yticks=())
     panel.spines[:].set(visible=True, linewidth=0.4, color=style.GREY)
+
+
+def tradeoff(runs: Runs, out: Path) -> None:
+    """Score on out-of-distribution images against training seconds (log scale) of every row, with 95 % intervals.
+
+    Where many rows are close to the best one, a second panel enlarges these.
+    """
+    table = costs(runs)
+    close = table["score"] > table["score"].max() - _CLOSE
+    parts = [~close, close] if close.sum() >= _CROWD and not close.all() else [close | ~close]
+    width = style.PAGE_MM if len(parts) > 1 or len(table) > _CROWD else style.COLUMN_MM
+    with matplotlib.rc_context({**style.RC, "figure.dpi": style.RC["savefig.dpi"]}):
+        fig = style.figure(100 if width == style.PAGE_MM else 65, width)
+        panels = fig.subplots(1, len(parts), squeeze=False)[0]
+        for panel, part in zip(panels, parts, strict=True):
+            _tradeoff_panel(panel, table if panel is panels[0] else table[part], runs)
+        panels[0].set_ylabel(f"{SCORES[tables.metric(runs)]}, {_shown(runs)} (%)")
+        for panel in panels[1:]:
+            panel.set_title("the upper ones, enlarged")
+        fig.supxlabel("Training time (s)", fontsize=7)
+        style.title(fig, width, runs.heading, f"Data: {runs.data}", _tradeoff_bars(runs))
+        fig.draw_without_rendering()
+        for panel, part in zip(panels, parts, strict=True):
+            _label(panel, table[part], runs)
+        style.save(fig, out)
+
+
+def costs(runs: Runs) -> pd.DataFrame:
+    """Return for each row the score on shifted images (per cent) and the training seconds, with 95 % intervals.
+
+    Columns: score, score_low, score_high over seeds and images (`isnet_bench.reporting.statistics.estimates`);
+    seconds, the geometric mean over seeds, seconds_low and seconds_high, a t interval of the logarithm (empty with a
+    single seed). In the order of the figures.
+    """
+    predictions = runs.table("predictions.parquet")
+    chosen = predictions[predictions["set"] == _shown(runs)]
+    scores = 100 * statistics.estimates(chosen, tables.metric(runs)).set_index("method")[["value", "low", "high"]]
+    once = runs.frame.drop_duplicates(["method", "seed"]).groupby("method")["train_seconds"]
+    times = {row: np.exp(statistics.seed_interval(np.log(seconds))) for row, seconds in once}
+    seconds = pd.DataFrame.from_dict(times, orient="index", columns=["seconds", "seconds_low", "seconds_high"])
+    renamed = {"value": "score", "low": "score_low", "high": "score_high"}
+    return scores.rename(columns=renamed).join(seconds).loc[list(runs.looks)]
+
+
+def _shown(runs: Runs) -> str:
+    return "ood" if "ood" in runs.sets else runs.sets[-1]
+
+
+def _tradeoff_bars(runs: Runs) -> str:
+    if len(runs.seeds) == 1:
+        return "1 seed; bars: 95 % intervals over test images"
+    return f"{runs.repeats}; bars: 95 % intervals, upright over seeds and test images, lying over seeds"
+
+
+def _tradeoff_panel(panel: Axes, table: pd.DataFrame, runs: Runs) -> None:
+    for row, values in table.iterrows():
+        look = runs.looks[row]
+        bars = {"xerr": _reach(values, "seconds"), "yerr": _reach(values, "score")}
+        panel.errorbar(
+            values["seconds"], values["score"], **bars, fmt=look.marker, color=look.color, mfc=look.face,
+            elinewidth=0.6, zorder=3,
+        )  # fmt: skip
+    low, high = table["score_low"].min(), table["score_high"].max()
+    room = 0.08 * (high - low) + 0.5
+    panel.set(xscale="log", ylim=(low - room, high + room))
+    # Room for labels; the long bars of very few seeds may leave the panel.
+    panel.set_xlim(table["seconds"].min() / 1.5, table["seconds"].max() * 1.5)
+    panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    panel.xaxis.set_major_formatter("{x:g}")
+    panel.xaxis.set_minor_formatter(NullFormatter())
+    panel.grid(color="0.92", linewidth=0.5)
+    panel.set_axisbelow(True)
+
+
+def _reach(values: pd.Series, name: str) -> np.ndarray | None:
+    """How far a bar reaches down and up, (2, 1); None where there is none."""
+    ends = values[[f"{name}_low", f"{name}_high"]].to_numpy(float)
+    return None if np.isnan(ends).any() else np.abs(ends - values[name])[:, None]
+
+
+def _label(panel: Axes, table: pd.DataFrame, runs: Runs) -> None:
+    """Write each row's label where it covers no other label, marker or bar if that can be had, tied to its marker."""
+    points, pixel, data = table[["seconds", "score"]].to_numpy(), panel.figure.dpi / 72, panel.transData.inverted()
+    at = panel.transData.transform(points)
+    texts = [
+        panel.text(*start, runs.labels[row], fontsize=6, zorder=4, path_effects=[style.halo()])
+        for row, start in zip(table.index, data.transform(at + _START * pixel), strict=True)
+    ]
+    lying = table[["seconds_low", "score", "seconds_high", "score"]].dropna().to_numpy()
+    markers = np.hstack([data.transform(at - _MARKER * pixel), data.transform(at + _MARKER * pixel)])
+    adjust_text(
+        texts,
+        target_x=points[:, 0],
+        target_y=points[:, 1],
+        objects=[Bbox.from_extents(box) for box in (*markers, *lying)],
+        ax=panel,
+        avoid_self=False,
+        # Limited by steps and not by time, so that the same points have the same labels.
+        iter_lim=1000,
+        force_static=(0.05, 0.3),
+        force_explode=(0, 0),
+        min_arrow_len=12 * pixel,
+        arrowprops={"arrowstyle": "-", "linewidth": 0.4, "color": style.GREY},
+    )

@@ -1,14 +1,17 @@
-"""Tables for people, as Markdown, as LaTeX, and as pages of HTML."""
+"""Tables in all of their forms: tidy csv for programs; Markdown, LaTeX and a page of HTML for people."""
 
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from pandas.io.formats.style import Styler
 
-__all__ = ["BOOKTABS", "html_table", "latex", "markdown", "page", "paragraph"]
+from isnet_bench.io.files import write_text
 
 _LATEX = str.maketrans(
     {character: f"\\{character}" for character in "&%$#_{}"}
@@ -33,71 +36,109 @@ table {{ border-collapse: collapse; margin: 1em 0; border-top: 2px solid; border
 th {{ border-bottom: 1px solid; vertical-align: bottom; }}
 th, td {{ padding: 0.15em 0.6em; text-align: right; font-variant-numeric: tabular-nums; }}
 td {{ white-space: nowrap; }}
-th.text, td.text {{ text-align: left; white-space: normal; }}
 </style>
 {body}
 </html>
 """
-BOOKTABS = "% needs \\usepackage{booktabs}\n"
+_BOOKTABS = "% needs \\usepackage{booktabs}\n"
 
 
-def markdown(shown: pd.DataFrame, bold: np.ndarray | None = None, text_columns: int = 1) -> str:
-    """Return a table of text as Markdown.
+class Part(NamedTuple):
+    """A table for people.
 
-    Parameters
+    Attributes
     ----------
     shown : DataFrame
         Of str.
-    bold : ndarray, optional
+    bold : ndarray or None
         Which cells are bold: bool, the shape of `shown`.
     text_columns : int
         How many columns, from the left, are not numbers.
+    before, after : list of str
+        Paragraphs above and below it.
+    title, label, what : str
+        Where there are several: its heading, the end of its LaTeX label, and what its LaTeX caption begins with.
     """
-    alignment = ["left"] * text_columns + ["right"] * (shown.shape[1] - text_columns)
-    marked = shown if bold is None else shown.mask(bold, "**" + shown + "**")
-    return marked.to_markdown(index=False, colalign=alignment, disable_numparse=True)
+
+    shown: pd.DataFrame
+    bold: np.ndarray | None = None
+    text_columns: int = 1
+    before: Sequence[str] = ()
+    after: Sequence[str] = ()
+    title: str = ""
+    label: str = ""
+    what: str = ""
 
 
-def latex(shown: pd.DataFrame, text: str, name: str, text_columns: int = 1, bold: np.ndarray | None = None) -> str:
-    """Return a table as LaTeX (booktabs), its caption being `text`, its label ``tab:name``; all else as `markdown`."""
-    escaped = shown.rename(columns=_escape).map(_escape)
-    if bold is not None:
-        escaped = escaped.mask(bold, r"\textbf{" + escaped + "}")
+def write(out: Path, table: pd.DataFrame, heading: str, caption: str, parts: Sequence[Part]) -> None:
+    """Write ``out.csv``, ``out.md``, ``out.tex`` (booktabs; a table for each part) and ``out.html``.
+
+    `table` is the csv, `parts` are the tables for people, `heading` is the title of the page, and `caption` is above
+    all parts. The name of `out` is the label of the LaTeX table.
+    """
+    texts = {
+        "csv": table.to_csv(index=False, float_format="%.6g"),
+        "md": "\n\n".join([caption, *(_markdown(part) for part in parts)]) + "\n",
+        "tex": _BOOKTABS + "\n".join(_latex(part, caption, out.name) for part in parts),
+        "html": _page(heading, caption, parts),
+    }
+    for kind, text in texts.items():
+        write_text(out.parent / f"{out.name}.{kind}", text)
+
+
+def cell(mean: float, std: float, scale: float) -> str:
+    """Return a mean with its standard deviation, as a table for people has it; a single seed has no ±."""
+    if pd.isna(mean):
+        return "none"
+    return f"{scale * mean:.1f}" + ("" if pd.isna(std) else f" ± {scale * std:.1f}")
+
+
+def _page(heading: str, caption: str, parts: Sequence[Part]) -> str:
+    """Return a page of HTML, readable at the width of a laptop beside the report's menu; it needs no other file."""
+    body = [_paragraph(caption)]
+    for part in parts:
+        body += [
+            *[_paragraph(part.title, "h2")] * bool(part.title),
+            *map(_paragraph, part.before),
+            _html(part),
+            *map(_paragraph, part.after),
+        ]
+    return _PAGE.format(title=html.escape(heading), body="\n".join(body))
+
+
+def _markdown(part: Part) -> str:
+    alignment = ["left"] * part.text_columns + ["right"] * (part.shown.shape[1] - part.text_columns)
+    marked = part.shown if part.bold is None else part.shown.mask(part.bold, "**" + part.shown + "**")
+    text = marked.to_markdown(index=False, colalign=alignment, disable_numparse=True)
+    return "\n\n".join([*[f"## {part.title}"] * bool(part.title), *part.before, text, *part.after])
+
+
+def _latex(part: Part, caption: str, name: str) -> str:
+    escaped = part.shown.rename(columns=_escape).map(_escape)
+    if part.bold is not None:
+        escaped = escaped.mask(part.bold, r"\textbf{" + escaped + "}")
     return escaped.to_latex(
         index=False,
         escape=False,
-        column_format="l" * text_columns + "r" * (shown.shape[1] - text_columns),
-        caption=_escape(text),
-        label=f"tab:{name}",
+        column_format="l" * part.text_columns + "r" * (part.shown.shape[1] - part.text_columns),
+        caption=_escape(" ".join(filter(None, [part.what, caption, *part.before, *part.after]))),
+        label="tab:" + "_".join(filter(None, [name, part.label])),
         position="tb",
     )
 
 
-def html_table(shown: pd.DataFrame, bold: np.ndarray | None = None, text_columns: int = 1) -> str:
-    """Return a table of text as HTML; parameters as of `markdown`."""
-    bold = np.zeros(shown.shape, dtype=bool) if bold is None else bold
-    classes = [' class="text"'] * text_columns + [""] * (shown.shape[1] - text_columns)
-    head = "".join(f"<th{kind}>{html.escape(name)}</th>" for name, kind in zip(shown.columns, classes, strict=True))
-    body = "\n".join(
-        "<tr>" + "".join(map(_html_cell, cells, marks, classes)) + "</tr>"
-        for cells, marks in zip(shown.to_numpy(), bold, strict=True)
-    )
-    return f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>"
+def _html(part: Part) -> str:
+    # The name makes the same table the same text each time.
+    styled = Styler(part.shown, uuid=part.label or "table", cell_ids=False).hide(axis="index")
+    styled = styled.format(escape="html").format_index(escape="html", axis=1)
+    if part.bold is not None:
+        styled = styled.apply(lambda _: np.where(part.bold, "font-weight: bold", ""), axis=None)
+    left = [{"selector": "", "props": "text-align: left; white-space: normal"}]
+    return styled.set_table_styles(dict.fromkeys(part.shown.columns[: part.text_columns], left)).to_html()
 
 
-def _html_cell(text: str, bold: bool, kind: str) -> str:
-    shown = html.escape(text)
-    return f"<td{kind}><b>{shown}</b></td>" if bold else f"<td{kind}>{shown}</td>"
-
-
-def paragraph(text: str, tag: str = "p") -> str:
-    """Return text as an HTML paragraph, or another element."""
+def _paragraph(text: str, tag: str = "p") -> str:
     return f"<{tag}>{html.escape(text)}</{tag}>"
-
-
-def page(title: str, parts: Iterable[str]) -> str:
-    """Return a page of HTML, readable at the width of a laptop beside the report's menu; it needs no other file."""
-    return _PAGE.format(title=html.escape(title), body="\n".join(parts))
 
 
 def _escape(text: str) -> str:

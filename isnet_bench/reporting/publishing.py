@@ -1,96 +1,70 @@
-"""Publishes finished runs: what tables and figures are made of, small enough to be committed, and nothing else."""
+"""Publishes collected runs: what tables and figures are made of, small enough to be committed, and nothing else."""
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
-from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from isnet_bench import candidates
-from isnet_bench import data as datasets
-from isnet_bench.errors import BenchError
-from isnet_bench.files import read_json, replacing
-from isnet_bench.reporting import collect, comparison, figures, outputs, variations
-
-__all__ = ["permitted", "publish"]
+from isnet_bench import layout as places
+from isnet_bench.config import Config
+from isnet_bench.io.errors import BenchError
+from isnet_bench.io.files import read_json, replacing, write_text
+from isnet_bench.layout import Layout
+from isnet_bench.reporting import figures, outputs, snapshot
+from isnet_bench.reporting.snapshot import Snapshot
+from isnet_bench.timing.summary import REMEDY
 
 log = logging.getLogger(__name__)
 
-_RECORDS = ("run.json", "history.csv")
 _LARGEST_MB = 10
-_ON_DEMAND = "mediation.csv"
-# Beside the records; of these, what a snapshot no longer has is removed from it.
-_EVIDENCE = ("metrics.json", "predictions.parquet", "heatmaps.npz", _ON_DEMAND)
 
 
-def publish(config: dict[str, Any], text: str, results: Path, out: Path) -> None:
-    """Write a snapshot of finished runs, of which `isnet_bench.reporting.outputs.redraw` makes all tables and figures.
+def publish(cfg: Config, text: str, results: Path, out: Path) -> None:
+    """Write one snapshot of all experiments, and of the studies and timing cases that are there; draw what it holds.
 
-    It holds the configuration (``config.yaml``), of each run its record, history, metrics and predictions (set, index,
-    label, prediction), relevance ranges, measured times, what the data are (``data.json``), of the first seed of each
-    row of the gallery the heatmaps that are drawn, and the tables and figures, drawn from just that. Images are
-    published only where `permitted`. Tables of mediation, and records of tuning, of finished studies and of the
-    segmentation are added where they are in `results`. A snapshot of the same experiments that is there already is
-    replaced.
+    It has the configuration (``config.yaml``) and, below ``timing`` and ``segment``, the measured times and the record
+    of the lung segmentation. Of a gallery it has the images that are drawn, and only those that are `permitted`. A
+    snapshot that is there already is replaced.
 
-    Parameters
-    ----------
-    config : dict
-        A checked configuration, all of whose runs are finished.
-    text : str
-        The configuration as the user wrote it.
-    results, out : Path
-        Root of the results, and of the snapshot.
-
-    Raises
-    ------
-    BenchError
-        If a run is missing or unreadable, or if no image of a gallery may be published. Nothing is written then.
+    `text` is the configuration as the user wrote it. Raises BenchError if an experiment was not collected, or if no
+    image of a gallery may be published. Nothing is written then.
     """
     results, out = Path(results), Path(out)
     if results.resolve() == out.resolve():
         raise BenchError(f"{out} holds the results themselves; publish them to another folder")
-    experiments = outputs.experiments(config)
-    found = {name: collect.runs(config, name, results) for name in experiments}
-    predicted = {name: comparison.predictions(runs, results) for name, runs in found.items()}
-    galleries = {name: _gallery(config, runs, results) for name, runs in found.items()}
-    before = _written(out)
-    with replacing(out / "config.yaml") as part:
-        part.write_text(text, encoding="utf-8")
-    for name, runs in found.items():
-        kept = {*_copy_runs(runs, results, out), *_write_predictions(predicted[name], name, out)}
-        kept |= {*_write_gallery(galleries[name], runs, out), *_copy_ranges(name, results, out)}
-        _remove_others(out / name, kept)
-        _copy(results / "data" / name / "data.json", out / "data" / name / "data.json")
-    _copy_rest(config, results, out)
-    outputs.redraw(config, out)
-    _tell(out, before)
+    layout = Layout(results)
+    names = [*cfg.experiments, *outputs.collected_studies(cfg, results)]
+    whole = snapshot.concatenate([snapshot.read(layout.collected(name)) for name in names])
+    drawn = {key: one for name in cfg.experiments for key, one in _gallery(cfg, whole, name, layout).items()}
+    files = [layout.timing(cfg.case(case).suffix) for case in outputs.measured_cases(cfg, results)]
+    times = {file: _times(file) for file in files}
+    write_text(out / "config.yaml", text)
+    if names:
+        snapshot.write(replace(whole, gallery=drawn), out)
+    for file, measured in times.items():
+        write_text(out / file.relative_to(results), measured)
+    for name in (places.RECORD, places.HISTORY, places.METRICS) if layout.segment().is_dir() else ():
+        with replacing(Layout(out).segment() / name) as part:
+            shutil.copyfile(layout.segment() / name, part)
+    outputs.redraw(cfg, out)
+    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) / 1e6
+    log.info("%s holds %.1f MB", out, size)
+    if size > _LARGEST_MB:
+        log.warning("%s is larger than %d MB, which is much for a repository", out, _LARGEST_MB)
 
 
 def permitted(rule: bool | frozenset[str], folder: Path, test_set: str, images: np.ndarray) -> np.ndarray:
-    """Return which images may be published.
+    """Return which images, uint8 (n, C, H, W), may be published, by what `isnet_bench.data.publishable` says.
 
-    Parameters
-    ----------
-    rule : bool or frozenset of str
-        What `isnet_bench.data.publishable` says: all, none, or those of some sources.
-    folder : Path
-        Of the prepared data, where an image's sources are looked up by its pixels; read for a rule of sources only.
-    test_set : str
-        The images' split.
-    images : ndarray
-        uint8 (n, C, H, W).
-
-    Returns
-    -------
-    ndarray
-        Bool (n,). False for an image that is not found, and where any of its sources (also that of a background that
-        was put around it) is none of the rule's.
+    Where that is a set of sources, an image's own are looked up by its pixels in the folder of the prepared data. An
+    image that is not found is not permitted, nor one of which any source (also that of a background that was put around
+    it) is none of these.
     """
     if isinstance(rule, bool):
         return np.full(len(images), rule)
@@ -107,144 +81,32 @@ def permitted(rule: bool | frozenset[str], folder: Path, test_set: str, images: 
     return np.array([rows.any() and allowed[rows].all() for rows in same], dtype=bool)
 
 
-def _gallery(config: dict[str, Any], runs: collect.Runs, results: Path) -> dict[str, dict[str, np.ndarray]]:
-    """For each row of the gallery the examples that are drawn, in few bits."""
-    return {
-        row: _slim(config, runs, results, row, examples) for row, examples in collect.gallery(results, runs).items()
-    }
+def _gallery(cfg: Config, whole: Snapshot, name: str, layout: Layout) -> dict[str, np.ndarray]:
+    # Torch comes with it, which no table or figure needs.
+    from isnet_bench import data
 
-
-def _slim(
-    config: dict[str, Any], runs: collect.Runs, results: Path, row: str, examples: Mapping[str, np.ndarray]
-) -> dict[str, np.ndarray]:
-    record = read_json(
-        collect.folder(results, runs.experiment, row, runs.seeds[0]) / "run.json", "train this run again"
-    )
-    rule = datasets.publishable(record["data"]["name"], config["experiments"][runs.experiment]["data"]["name"])
-    images = np.rint(255 * examples["images"]).astype(np.uint8)
-    allowed = np.flatnonzero(permitted(rule, results / "data" / runs.experiment, runs.gallery_set, images))
+    info, experiment = whole.data[name], cfg.experiment(name)
+    wanted = [*snapshot.GALLERY, *(experiment.rows if experiment.gallery is None else experiment.gallery)]
+    found = {f"{name}/{key}": whole.gallery.get(f"{name}/{key}") for key in wanted}
+    found = {key: one for key, one in found.items() if one is not None}
+    if not found or experiment.gallery == ():
+        return {}
+    rule = data.publishable(info["name"], experiment.data.name, cfg.plugins)
+    test_set = experiment.gallery_set or info["test_sets"][0]
+    allowed = np.flatnonzero(permitted(rule, layout.data(name), test_set, found[f"{name}/images"]))
     if not allowed.size:
         sources = f" but for those of {', '.join(sorted(rule))}" if rule else ""
         raise BenchError(
-            f"the images of experiment {runs.experiment} ({runs.data}) must not be published{sources}; set its gallery "
-            "to [] in the configuration that you publish with"
+            f"the images of experiment {name} ({info['title']}) must not be published{sources}; set its gallery to [] "
+            "in the configuration that you publish with"
         )
-    chosen = allowed[figures.chosen(examples["labels"][allowed])]
-    relevance = examples["relevance"][chosen]
-    largest = np.abs(relevance).max(axis=(1, 2, 3), keepdims=True)
-    # Figures show shares of an image's relevance, so that each heatmap may have a unit of its own.
-    scaled = np.divide(relevance, largest, out=np.zeros_like(relevance), where=largest > 0)
-    return {
-        "images": images[chosen],
-        "masks": examples["masks"][chosen].astype(np.uint8),
-        "relevance": scaled.astype(np.float16),
-        "labels": examples["labels"][chosen].astype(np.int16),
-    }
+    chosen = allowed[figures.chosen(found[f"{name}/labels"][allowed])]
+    return {key: one[chosen] for key, one in found.items()}
 
 
-def _write_gallery(gallery: Mapping[str, Mapping[str, np.ndarray]], runs: collect.Runs, out: Path) -> Iterator[Path]:
-    for row, examples in gallery.items():
-        path = collect.folder(out, runs.experiment, row, runs.seeds[0]) / "heatmaps.npz"
-        with replacing(path) as part:
-            np.savez_compressed(part, **{f"{runs.gallery_set}_{key}": values for key, values in examples.items()})
-        yield path
-
-
-def _write_predictions(predicted: pd.DataFrame, experiment: str, out: Path) -> Iterator[Path]:
-    small = predicted.astype(dict.fromkeys(collect.PREDICTED[1:], "int32"))
-    for (row, seed), table in small.groupby(["method", "seed"], sort=False):
-        path = collect.folder(out, experiment, row, seed) / "predictions.parquet"
-        with replacing(path) as part:
-            table[collect.PREDICTED].to_parquet(
-                part,
-                index=False,
-                compression="zstd",
-                use_dictionary=["set", "label", "prediction"],
-                column_encoding={"index": "DELTA_BINARY_PACKED"},
-                write_statistics=False,
-                store_schema=False,
-            )
-        yield path
-
-
-def _copy_runs(runs: collect.Runs, results: Path, out: Path) -> Iterator[Path]:
-    for row in runs.looks:
-        for seed in runs.seeds:
-            source, target = (collect.folder(root, runs.experiment, row, seed) for root in (results, out))
-            for name in _evidence_of(source):
-                _copy(source / name, target / name)
-                yield target / name
-
-
-def _evidence_of(run: Path) -> Iterator[str]:
-    """Files of a run that a snapshot has as they are."""
-    yield from (*_RECORDS, "metrics.json")
-    if (run / _ON_DEMAND).is_file():
-        yield _ON_DEMAND
-
-
-def _copy_ranges(experiment: str, results: Path, out: Path) -> Iterator[Path]:
-    source, target = results / experiment / "range", out / experiment / "range"
-    for path in [*source.glob("*/seed*.json"), *(path for name in _RECORDS for path in source.glob(f"*/seed*/{name}"))]:
-        copy = target / path.relative_to(source)
-        _copy(path, copy)
-        yield copy
-
-
-def _copy_rest(config: dict[str, Any], results: Path, out: Path) -> None:
-    for study in outputs.measured_studies(config, results):
-        _copy(outputs.timing_json(results, study), outputs.timing_json(out, study))
-    tuned = candidates.experiment(config)
-    if tuned is not None and (results / tuned).is_dir():
-        records = [path for name in _RECORDS for path in (results / tuned).glob(f"*_candidate*/seed*/{name}")]
-        kept = {out / path.relative_to(results) for path in records} | {*_copy_ranges(tuned, results, out)}
-        for path in [*records, results / "tables" / "tuning.json"]:
-            _copy(path, out / path.relative_to(results))
-        _remove_others(out / tuned, kept)
-    for study in outputs.finished_studies(config, results):
-        runs = [folder.relative_to(results) for folder in variations.folders(config, study, results)]
-        kept = {run / name for run in runs for name in _evidence_of(results / run)}
-        for path in sorted(kept):
-            _copy(results / path, out / path)
-        for experiment in {run.parts[0] for run in runs}:
-            _remove_others(out / experiment, {out / path for path in kept})
-    if (results / "segment").is_dir():
-        for name in (*_RECORDS, "metrics.json"):
-            _copy(results / "segment" / name, out / "segment" / name)
-
-
-def _copy(source: Path, target: Path) -> None:
-    try:
-        with replacing(target) as part:
-            shutil.copyfile(source, part)
-    except BenchError as error:
-        if source.is_file():
-            raise
-        raise BenchError(f"{source} is missing, so that {target.parent} cannot be published; make it again") from error
-
-
-def _remove_others(folder: Path, kept: set[Path]) -> None:
-    """Remove from an experiment what an earlier snapshot had and this one has not."""
-    names = {*_RECORDS, *_EVIDENCE}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and path not in kept and (path.name in names or path.match("range/*/seed*.json")):
-            path.unlink()
-    for path in sorted(folder.rglob("*"), reverse=True):
-        if path.is_dir() and not any(path.iterdir()):
-            path.rmdir()
-
-
-def _written(out: Path) -> dict[Path, int]:
-    """When the tables and figures of a snapshot were written, in nanoseconds."""
-    return {path: path.stat().st_mtime_ns for part in ("tables", "figures") for path in (out / part).glob("*")}
-
-
-def _tell(out: Path, before: Mapping[Path, int]) -> None:
-    now = _written(out)
-    for path, time in before.items():
-        if now.get(path) == time:
-            log.warning("%s is older: this configuration does not make it; delete it if it has no other maker", path)
-    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) / 1e6
-    log.info("%s holds %.1f MB", out, size)
-    if size > _LARGEST_MB:
-        log.warning("%s is larger than %d MB, which is much for a repository", out, _LARGEST_MB)
+def _times(file: Path) -> str:
+    """Return the measurements with every round, but without what pytest-benchmark works out from the rounds."""
+    content = read_json(file, REMEDY)
+    for entry in content["benchmarks"]:
+        entry["stats"] = {"data": entry["stats"]["data"]}
+    return json.dumps(content, separators=(",", ":")) + "\n"

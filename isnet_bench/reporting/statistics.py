@@ -13,22 +13,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 from isnet_bench.evaluation.metrics import CONFUSION_METRICS
-
-__all__ = [
-    "Crossed",
-    "Estimate",
-    "against_best",
-    "best_marks",
-    "crossed",
-    "estimates",
-    "hierarchical_bootstrap",
-    "holm",
-    "pairwise",
-    "pseudovalues",
-    "seed_interval",
-]
 
 LEVEL = 0.95
 """Of all intervals; tests call a difference significant below 1 minus this."""
@@ -85,15 +72,8 @@ def crossed(scores: np.ndarray) -> Crossed:
     which it exceeds in expectation: two or three seeds may agree by chance, and would then leave no error at all.
     With a single seed the error is that over images alone.
 
-    Parameters
-    ----------
-    scores : ndarray
-        Shape (seeds, images), such as 1 for rightly classified images, or a paired difference of two methods.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than two images.
+    `scores` has the shape (seeds, images), with at least two images: 1 for rightly classified ones, or a paired
+    difference of two methods.
     """
     seeds, images = scores.shape
     if images < 2:
@@ -110,55 +90,14 @@ def crossed(scores: np.ndarray) -> Crossed:
     return Crossed(float(mean), float(np.sqrt(total / (seeds * images))), float(freedom))
 
 
-def hierarchical_bootstrap(
-    predictions: pd.DataFrame, metric: str = "accuracy", *, resamples: int = 1000, seed: int = 0
-) -> Estimate:
-    """Return a metric's mean over seeds with the percentile interval of a bootstrap over seeds and, within, images.
-
-    Each resample draws seeds with replacement, and one set of images that all its seeds share, for the seeds were
-    tested on the same images (the pigeonhole bootstrap; Owen, Annals of Applied Statistics 1, 386, 2007). Few seeds
-    make it too narrow where seeds differ by more than images explain, which `estimates` does not suffer from.
-
-    Parameters
-    ----------
-    predictions : DataFrame
-        Of one method and one test set.
-    metric : str
-        A key of `isnet_bench.evaluation.metrics.CONFUSION_METRICS`, in which seeds are averaged.
-    resamples, seed : int
-        Number of resamples, and the seed of their draws.
-    """
-    if len(predictions[["method", "set"]].drop_duplicates()) != 1:
-        raise ValueError("predictions of one method on one test set expected")
-    cells, number = _cells(predictions)
-    generator = np.random.default_rng(seed)
-
-    def evaluate(cells: np.ndarray) -> float:
-        confusions = [np.bincount(row, minlength=number**2).reshape(number, number) for row in cells]
-        return float(CONFUSION_METRICS[metric](np.stack(confusions)).mean())
-
-    def resample() -> float:
-        seeds, images = (generator.integers(size, size=size) for size in cells.shape)
-        return evaluate(cells.to_numpy()[np.ix_(seeds, images)])
-
-    low, high = np.quantile([resample() for _ in range(resamples)], _TAILS)
-    return Estimate(evaluate(cells.to_numpy()), float(low), float(high))
-
-
 def pseudovalues(cells: np.ndarray, number: int, metric: str) -> np.ndarray:
     """Return each image's share in a metric: the jackknife's pseudovalues, moved so that their mean is the metric.
 
     They make a mean over images of any metric, as Dorfman, Berbaum and Metz (Investigative Radiology 27, 723, 1992)
     did with the AUC. Those of the accuracy are 1 for rightly classified images, else 0.
 
-    Parameters
-    ----------
-    cells : ndarray
-        Shape (images,): the cell of the confusion matrix that each image is in, label * number + prediction.
-    number : int
-        Of classes.
-    metric : str
-        A key of `isnet_bench.evaluation.metrics.CONFUSION_METRICS`.
+    `cells`, shape (images,), has the cell of the confusion matrix that each image is in, label * number + prediction,
+    where `number` is that of the classes.
     """
     measure, images = CONFUSION_METRICS[metric], len(cells)
     confusion = np.bincount(cells, minlength=number**2)
@@ -188,13 +127,9 @@ def estimates(predictions: pd.DataFrame, metric: str = "accuracy") -> pd.DataFra
 def pairwise(predictions: pd.DataFrame, metric: str = "accuracy") -> pd.DataFrame:
     """Compare every two methods on every test set: the same images, all seeds, paired.
 
-    Returns
-    -------
-    DataFrame
-        One row per test set and pair: set, method, other, value, other_value (the metric, as in `estimates`),
-        difference (value minus other_value), low and high (its interval, `crossed`, cut to [-1, 1]), p, and p_holm,
-        corrected for all pairs of the test set: any may be picked after a look at the results, such as those with
-        the best method.
+    One row per test set and pair: set, method, other, value, other_value (the metric, as in `estimates`), difference
+    (value minus other_value), low and high (its interval, `crossed`, cut to [-1, 1]), p, and p_holm, corrected for all
+    pairs of the test set: any may be picked after a look at the results, such as those with the best method.
     """
     tables = []
     for name, scores in _scores(predictions, metric).items():
@@ -206,25 +141,16 @@ def pairwise(predictions: pd.DataFrame, metric: str = "accuracy") -> pd.DataFram
             rows.append((name, method, other, *means, value, max(low, -1.0), min(high, 1.0), found.p_value))
         columns = ["set", "method", "other", "value", "other_value", "difference", "low", "high", "p"]
         table = pd.DataFrame(rows, columns=columns)
-        tables.append(table.assign(p_holm=holm(table["p"].to_numpy(float))))
+        p = table["p"].to_numpy(float)
+        tables.append(table.assign(p_holm=multipletests(p, method="holm")[1] if len(p) else p))
     return pd.concat(tables, ignore_index=True)
 
 
 def against_best(pairs: pd.DataFrame, candidates: Collection[str]) -> pd.DataFrame:
-    """Compare each method with that candidate which is best on the test set.
+    """Compare each method with that candidate, such as an ISNet, which is best on the test set.
 
-    Parameters
-    ----------
-    pairs : DataFrame
-        What `pairwise` returned.
-    candidates : collection of str
-        The methods that may be the best, such as the ISNets; at least one of them is in ``pairs``.
-
-    Returns
-    -------
-    DataFrame
-        As `pairwise`, where ``other`` is the best candidate; one row for each test set and any other method, in the
-        order of the predictions.
+    As `pairwise`, whose result `pairs` is; ``other`` is the best candidate. One row for each test set and any other
+    method, in the order of the predictions.
     """
     both = _both_ways(pairs)
     chosen = both[both["method"].isin(candidates)]
@@ -237,13 +163,8 @@ def against_best(pairs: pd.DataFrame, candidates: Collection[str]) -> pd.DataFra
 def best_marks(pairs: pd.DataFrame, outside: Collection[str] = ()) -> dict[str, str | None]:
     """Return for each test set the method that may be marked as the best, None where none may.
 
-    Parameters
-    ----------
-    pairs : DataFrame
-        What `pairwise` returned: the method with the highest value is marked if it differs significantly, after
-        Holm's correction, from the runner-up.
-    outside : collection of str
-        Methods that do not compete, such as oracles: neither marked nor runner-up.
+    It is the one with the highest value, if it differs significantly, after Holm's correction, from the runner-up.
+    Those `outside`, such as oracles, do not compete: they are neither.
     """
     marks = {}
     competing = pairs[~pairs[["method", "other"]].isin(outside).any(axis=1)]
@@ -255,17 +176,7 @@ def best_marks(pairs: pd.DataFrame, outside: Collection[str] = ()) -> dict[str, 
     return marks
 
 
-def holm(p_values: np.ndarray) -> np.ndarray:
-    """Return p values, shape (n,), corrected by Holm's step-down method (Scandinavian J. of Statistics 6, 65, 1979)."""
-    order = np.argsort(p_values, kind="stable")
-    stepped = np.maximum.accumulate(p_values[order] * np.arange(len(order), 0, -1))
-    corrected = np.empty(len(order))
-    corrected[order] = np.minimum(stepped, 1)
-    return corrected
-
-
 def _both_ways(pairs: pd.DataFrame) -> pd.DataFrame:
-    """Every pair twice, as seen from either method."""
     swapped = pairs.rename(
         columns={"method": "other", "other": "method", "value": "other_value", "other_value": "value"}
     )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable
+import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,43 +13,16 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from isnet_bench import methods
-from isnet_bench.config import MethodEntry
-from isnet_bench.files import replacing
+from isnet_bench.config import Row
+from isnet_bench.io.files import replacing
 
 COLUMN_MM = 88.0
 PAGE_MM = 180.0
 MM_PER_INCH = 25.4
 _CHARACTERS_PER_MM = 0.7
 
-RC = {
-    "figure.dpi": 100,
-    "savefig.dpi": 300,
-    "pdf.fonttype": 42,
-    "font.family": "DejaVu Sans",
-    "font.size": 7,
-    "axes.titlesize": 7,
-    "axes.labelsize": 7,
-    "xtick.labelsize": 6.5,
-    "ytick.labelsize": 6.5,
-    "legend.fontsize": 6.5,
-    "legend.frameon": False,
-    "axes.linewidth": 0.6,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
-    "xtick.minor.width": 0.4,
-    "ytick.minor.width": 0.4,
-    "xtick.major.size": 2.5,
-    "ytick.major.size": 2.5,
-    "xtick.minor.size": 1.5,
-    "ytick.minor.size": 1.5,
-    "lines.linewidth": 1.2,
-    "lines.markersize": 4,
-    "image.interpolation": "nearest",
-}
-
+RC = matplotlib.rc_params_from_file(Path(__file__).with_name("figures.mplstyle"), use_default_template=False)
+"""Sizes, fonts and lines of all figures."""
 GREY = "0.45"
 # An odd number of levels, so that 0 is exactly white.
 RELEVANCE = LinearSegmentedColormap.from_list(
@@ -71,57 +45,53 @@ class Look:
         return self.color if self.filled else "white"
 
 
-# Okabe and Ito's colour-blind-safe palette; markers differ too, because gray print loses the colours.
-_PLAIN = {"resnet": Look("#000000", "o")}
-_ISNETS = {
-    "original_isnet": Look("#D55E00", "s"),
-    "dual_isnet": Look("#CC79A7", "D"),
-    "selective_isnet": Look("#009E73", "^"),
-    "stochastic_isnet": Look("#0072B2", "v"),
+# Okabe and Ito's colour-blind-safe palette; markers differ too, because gray print loses the colours. A method that is
+# not named here has a spare look by its own name alone, so that a further method changes no other's.
+_LOOKS = {
+    "resnet": ("#000000", "o"),
+    "original_isnet": ("#D55E00", "s"),
+    "dual_isnet": ("#CC79A7", "D"),
+    "selective_isnet": ("#009E73", "^"),
+    "stochastic_isnet": ("#0072B2", "v"),
+    "ag_sononet": ("#E69F00", "P"),
+    "gain": ("#56B4E9", "X"),
+    "gradcam_loss": ("#7F7F7F", "<"),
+    "ham": ("#8C6BB1", ">"),
+    "masked_input": ("#A6761D", "p"),
+    "multitask_unet": ("#66A61E", "h"),
+    "rrr": ("#E69F00", "d"),
+    "softmax_grad_input": ("#56B4E9", "8"),
+    "unet_classifier": ("#7F7F7F", "*"),
+    "vit": ("#8C6BB1", "H"),
 }
 _SPARE_COLORS = ("#E69F00", "#56B4E9", "#7F7F7F", "#8C6BB1", "#A6761D", "#66A61E")
 _SPARE_MARKERS = ("P", "X", "<", ">", "p", "h", "d", "8", "*", "H")
 _BROKEN = ("--", ":", "-.")
 
 
-def method_looks() -> dict[str, Look]:
-    """Every registered method with its look, in the order of tables and figures.
+def row_looks(rows: Mapping[str, Row]) -> dict[str, Look]:
+    """Return the look of each row, in the order of tables and figures.
 
-    Plain network first, the baselines by name, the ISNet family last. A method without a look of its own
-    gets a spare one by its place among such methods, so a new method needs no entry here.
+    The order is that of the configuration, but that variants of a method follow it. Variants, the rows whose id is not
+    their method's name, have its colour and marker, open, with a broken line. What the configuration says of a row goes
+    before all that.
     """
-    baselines = sorted(set(methods.names()) - _PLAIN.keys() - _ISNETS.keys())
-    spare = {
-        name: Look(_SPARE_COLORS[i % len(_SPARE_COLORS)], _SPARE_MARKERS[i % len(_SPARE_MARKERS)])
-        for i, name in enumerate(baselines)
-    }
-    return {**_PLAIN, **spare, **_ISNETS}
-
-
-def row_looks(entries: Iterable[MethodEntry]) -> dict[str, Look]:
-    """Order and look of the rows of one experiment.
-
-    Parameters
-    ----------
-    entries : iterable of MethodEntry
-        In the order of the configuration.
-
-    Returns
-    -------
-    dict of row id to Look
-        In the order to draw: by method, each followed by its variants in the configuration's order. Rows
-        whose id is not the method's name are variants: its colour and marker, open, with a broken line.
-    """
-    entries = list(entries)
     looks = {}
-    for method, base in method_looks().items():
-        same = [entry.row for entry in entries if entry.method == method]
-        variants = [row for row in same if row != method]
-        if method in same:
-            looks[method] = base
-        for place, row in enumerate(variants):
-            looks[row] = replace(base, line=_BROKEN[place % len(_BROKEN)], filled=False)
+    for method in dict.fromkeys(row.method for row in rows.values()):
+        same = [row for row in rows.values() if row.method == method]
+        variants = [row for row in same if row.id != method]
+        for row in sorted(same, key=lambda row: row.id != method):
+            color, marker = _LOOKS.get(method) or _spare(method)
+            look = Look(row.color or color, row.marker or marker)
+            if row in variants:
+                look = replace(look, line=_BROKEN[variants.index(row) % len(_BROKEN)], filled=False)
+            looks[row.id] = look
     return looks
+
+
+def _spare(method: str) -> tuple[str, str]:
+    number = zlib.crc32(method.encode())
+    return _SPARE_COLORS[number % len(_SPARE_COLORS)], _SPARE_MARKERS[number // 7 % len(_SPARE_MARKERS)]
 
 
 def figure(height_mm: float, width_mm: float = COLUMN_MM) -> Figure:

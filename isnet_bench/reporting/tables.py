@@ -1,56 +1,49 @@
-"""Results tables: tidy csv, Markdown, and LaTeX ready to paste."""
+"""The tables of an experiment: one of all methods, one of their classes, one of how they differ from the best ISNet."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from isnet_bench.files import replacing
-from isnet_bench.reporting import collect, comparison, markup
+from isnet_bench.evaluation.metrics import CONFUSION_METRICS
+from isnet_bench.io.errors import BenchError
+from isnet_bench.io.files import replacing
+from isnet_bench.reporting import markup, statistics
+from isnet_bench.reporting.runs import SCORES, Runs
 
 MARK = " †"
+"""Mark of the rows that another explainer had to explain."""
+
+_ORACLE = " ‡"
+_ORACLE_NOTE = (
+    "‡ An oracle, which sees the true masks of test images: a ceiling and no competitor, never marked as best."
+)
+_BOLD = (
+    f"Bold: the highest value, if it differs significantly (p < {1 - statistics.LEVEL:.2g}, corrected by Holm's "
+    "method) from the second."
+)
 
 
-def write(config: dict[str, Any], experiment: str, results: Path, out: Path) -> None:
-    """Write ``out.csv`` (one row per method, fractions of 1), ``out.md``, ``out.tex`` and ``out.html`` (percent), and
-    ``out_classes.csv`` (one row per method, test set and class).
+def write(runs: Runs, out: Path) -> None:
+    """Write the tables, each as csv (fractions of 1), Markdown, LaTeX and HTML (percent).
 
-    Raises
-    ------
-    isnet_bench.errors.BenchError
-        If a run that the configuration names is missing or unreadable, or if runs saw different images.
+    They are ``out`` (one row per method) and ``out_comparison`` (one row per test set and method); ``out_classes``
+    (one row per method, test set and class) is csv alone. Raises BenchError if runs saw different images.
     """
-    runs = collect.runs(config, experiment, Path(results))
-    table = summary(runs)
-    shown = readable(table, runs)
-    bold = _bold(shown, runs, comparison.best(comparison.predictions(runs, Path(results)), runs))
-    text = " ".join([caption(runs), *footnotes(runs)])
-    contents = {
-        "csv": table.to_csv(index=False, float_format="%.6g"),
-        "md": "\n\n".join([caption(runs), markup.markdown(shown, bold), *footnotes(runs)]) + "\n",
-        "tex": markup.BOOKTABS + markup.latex(shown, text, experiment, bold=bold),
-        "html": markup.page(
-            runs.heading,
-            [
-                markup.paragraph(caption(runs)),
-                markup.html_table(shown, bold),
-                *map(markup.paragraph, footnotes(runs)),
-            ],
-        ),
-    }
-    out = Path(out)
-    files = {f"{out.name}.{kind}": text for kind, text in contents.items()}
-    files[f"{out.name}_classes.csv"] = classes(runs).to_csv(index=False, float_format="%.6g")
-    for name, text in files.items():
-        with replacing(out.parent / name) as part:
-            part.write_text(text, encoding="utf-8")
+    table, compared = summary(runs), comparison(runs)
+    best = dict(compared.loc[compared["best"], ["set", "method"]].to_numpy())
+    part = markup.Part(*_readable(table, runs, best), after=_footnotes(runs))
+    markup.write(out, table, runs.heading, _caption(runs), [part])
+    parts = [_compared(name, rows, runs) for name, rows in compared.groupby("set", sort=False)]
+    place = out.with_name(f"{out.name}_comparison")
+    markup.write(place, compared, runs.heading, _caption_of_comparison(runs), parts)
+    with replacing(out.with_name(f"{out.name}_classes.csv")) as part:
+        _classes(runs).to_csv(part, index=False, float_format="%.6g")
 
 
-def summary(runs: collect.Runs) -> pd.DataFrame:
+def summary(runs: Runs) -> pd.DataFrame:
     """One row per method: mean and sample standard deviation (ddof = 1) over seeds; fractions of 1, seconds.
 
     Columns: method, label, seeds, ``<set>_<score>_mean``/``_std`` for each test set and score, accuracy first,
@@ -60,7 +53,7 @@ def summary(runs: collect.Runs) -> pd.DataFrame:
     """
     scores = [
         runs.frame.pivot(index=["method", "seed"], columns="set", values=score)[list(runs.sets)].add_suffix(f"_{score}")
-        for score in collect.SCORES
+        for score in SCORES
     ]
     first = runs.frame[runs.frame["set"] == runs.sets[0]].set_index(["method", "seed"])
     measured = pd.concat([*scores, first[["background_relevance", "prediction_changes", "train_seconds"]]], axis=1)
@@ -75,11 +68,11 @@ def summary(runs: collect.Runs) -> pd.DataFrame:
     area = first.groupby("method")["background_area"].mean()
     place = table.columns.get_loc("prediction_changes_mean")
     table.insert(place, "background_area", area)
-    table.insert(place + 1, "explainer", pd.Series(runs.explainers))
+    table.insert(place + 1, "explainer", pd.Series(runs.of_methods("explainer")))
     return table.assign(data=runs.data, stand_in=runs.stand_in).rename_axis("method").reset_index()
 
 
-def classes(runs: collect.Runs) -> pd.DataFrame:
+def _classes(runs: Runs) -> pd.DataFrame:
     """One row per method, test set and class: means over seeds.
 
     Columns: method, label, set, class, precision, recall, specificity (fractions of 1; empty where a seed has none),
@@ -87,34 +80,33 @@ def classes(runs: collect.Runs) -> pd.DataFrame:
     the confusion matrix.
     """
     rows = []
-    for (method, name), group in runs.frame.groupby(["method", "set"], sort=False):
-        confusion = np.mean(group["confusion"].tolist(), axis=0)
-        for place, label in enumerate(runs.classes):
-            seeds = pd.DataFrame([entry[place] for entry in group["per_class"]]).astype(float)
-            means = seeds[["precision", "recall", "specificity", "support"]].mean(skipna=False)
-            taken = {f"predicted_{other}": confusion[place, k] for k, other in enumerate(runs.classes)}
-            rows.append({"method": method, "label": runs.labels[method], "set": name, "class": label, **means, **taken})
+    for (method, name, place), group in runs.table("classes.parquet").groupby(["method", "set", "class"], sort=False):
+        means = group[["precision", "recall", "specificity", "support"]].astype(float).mean(skipna=False)
+        taken = np.mean(group["predicted"].tolist(), axis=0)
+        predicted = {f"predicted_{other}": taken[k] for k, other in enumerate(runs.classes)}
+        named = {"method": method, "label": runs.labels[method], "set": name, "class": runs.classes[place]}
+        rows.append({**named, **means, **predicted})
     return pd.DataFrame(rows)
 
 
-def readable(table: pd.DataFrame, runs: collect.Runs) -> pd.DataFrame:
-    """The same table for people: percent with one decimal, mean ± std; a single seed has no ±."""
-    shown = pd.DataFrame(
-        {"Method": table["label"] + np.where(table["method"].isin(runs.oracles), comparison.ORACLE, "")}
-    )
+def _readable(table: pd.DataFrame, runs: Runs, best: dict[str, str]) -> tuple[pd.DataFrame, np.ndarray]:
+    """The same table for people: percent with one decimal, mean ± std; and which cells are bold."""
+    shown = pd.DataFrame({"Method": table["label"] + np.where(table["method"].isin(runs.oracles), _ORACLE, "")})
     for name in runs.sets:
         shown[f"{name} (%)"] = _cells(table, f"{name}_{runs.score}", 100)
+    bold = np.zeros((len(table), shown.shape[1]), dtype=bool)
+    if _tested(runs):
+        bold[:, 1:] = np.stack([table["method"] == best.get(name) for name in runs.sets], axis=1)
     relevance = zip(_cells(table, "background_relevance", 100), table["method"], strict=True)
     shown["Background relevance (%)"] = [cell + MARK * (row in runs.exceptions) for cell, row in relevance]
     shown["Background area (%)"] = [f"{100 * area:.1f}" for area in table["background_area"]]
     if table["prediction_changes_mean"].notna().any():
         shown["Changed predictions (%)"] = _cells(table, "prediction_changes", 100)
     shown["Training (s)"] = _cells(table, "train_seconds", 1)
-    return shown
+    return shown, np.pad(bold, ((0, 0), (0, shown.shape[1] - bold.shape[1])))
 
 
-def caption(runs: collect.Runs) -> str:
-    """The title line: what was measured, on which data, with how many seeds."""
+def _caption(runs: Runs) -> str:
     spread = "" if len(runs.seeds) == 1 else " (mean ± sample standard deviation)"
     changes = (
         " Changed predictions: share of the test images whose prediction changes when the background alone changes."
@@ -122,36 +114,98 @@ def caption(runs: collect.Runs) -> str:
         else ""
     )
     return (
-        f"{runs.heading}. Data: {runs.data}. {collect.SCORES[runs.score]} on {', '.join(runs.sets)} test images, "
+        f"{runs.heading}. Data: {runs.data}. {SCORES[runs.score]} on {', '.join(runs.sets)} test images, "
         f"{runs.repeats}{spread}. Background relevance: share of the absolute relevance ({runs.explainer}) "
         f"outside the foreground mask, and background area: share of the pixels outside it, "
-        f"both on {runs.sets[0]} images.{changes}" + (f" {comparison.BOLD}" if _compared(runs) else "")
+        f"both on {runs.sets[0]} images.{changes}" + (f" {_BOLD}" if _tested(runs) else "")
     )
 
 
-def footnotes(runs: collect.Runs) -> list[str]:
-    """What the marks in the table mean: methods that another explainer had to explain, and oracles."""
+def _footnotes(runs: Runs) -> list[str]:
     names = ", ".join(sorted(set(runs.exceptions.values())))
     other = f"{MARK.strip()} Not by {runs.explainer}, which does not fit this network, but by {names}."
-    return [other] * bool(names) + comparison.oracle_note(runs)
+    return [other] * bool(names) + [_ORACLE_NOTE] * bool(runs.oracles)
 
 
-def _compared(runs: collect.Runs) -> bool:
+def _tested(runs: Runs) -> bool:
     """Whether methods are tested against each other by the score that the table shows."""
-    return comparison.metric(runs) == runs.score and len(runs.looks) > 1
-
-
-def _bold(shown: pd.DataFrame, runs: collect.Runs, best: Mapping[str, str | None]) -> np.ndarray:
-    """Which cells are bold: the best score of each test set, where it may be marked."""
-    rows = np.array(list(runs.looks))
-    bold = np.zeros(shown.shape, dtype=bool)
-    for name in runs.sets if _compared(runs) else ():
-        bold[:, shown.columns.get_loc(f"{name} (%)")] = rows == best.get(name)
-    return bold
+    return metric(runs) == runs.score and len(runs.looks) > 1
 
 
 def _cells(table: pd.DataFrame, name: str, scale: float) -> list[str]:
-    return [
-        "none" if pd.isna(mean) else f"{scale * mean:.1f}" + ("" if pd.isna(std) else f" ± {scale * std:.1f}")
-        for mean, std in zip(table[f"{name}_mean"], table[f"{name}_std"], strict=True)
-    ]
+    pairs = zip(table[f"{name}_mean"], table[f"{name}_std"], strict=True)
+    return [markup.cell(mean, std, scale) for mean, std in pairs]
+
+
+def metric(runs: Runs) -> str:
+    """What is compared: the experiment's score, or the accuracy where that score needs more than predictions."""
+    return runs.score if runs.score in CONFUSION_METRICS else "accuracy"
+
+
+def comparison(runs: Runs) -> pd.DataFrame:
+    """One row per test set and method, in the order of the figures; fractions of 1.
+
+    Columns: set, method, label, seeds, images, metric, value with low and high, best (whether the value may be marked
+    as the highest), reference (the best of the ISNets there), difference from it with difference_low and
+    difference_high, p, p_holm, data, stand_in. What concerns the difference is empty for the reference itself, and
+    for all where there is no ISNet.
+    """
+    predictions = runs.table("predictions.parquet")
+    try:
+        values = statistics.estimates(predictions, metric(runs))
+        pairs = statistics.pairwise(predictions, metric(runs))
+    except ValueError as error:
+        said = f"the runs of experiment {runs.name} cannot be compared ({error}): evaluate all of them again"
+        raise BenchError(said) from error
+    marks = statistics.best_marks(pairs, runs.oracles)
+    bounds = {"other": "reference", "low": "difference_low", "high": "difference_high"}
+    isnets = [row for row, family in runs.of_methods("family").items() if family == "isnet"]
+    against = statistics.against_best(pairs, isnets).rename(columns=bounds).drop(columns=["value", "other_value"])
+    values.insert(2, "label", values["method"].map(runs.labels))
+    values.insert(5, "metric", metric(runs))
+    values["best"] = [marks.get(name) == method for name, method in values[["set", "method"]].to_numpy()]
+    table = values.merge(against, on=["set", "method"], how="left")
+    return table.assign(data=runs.data, stand_in=runs.stand_in)
+
+
+def _caption_of_comparison(runs: Runs) -> str:
+    over = "test images (one seed says nothing about others)" if len(runs.seeds) == 1 else "seeds and test images"
+    return (
+        f"{runs.heading}. Data: {runs.data}. {SCORES[metric(runs)]}, {runs.repeats}, with 95 % intervals over "
+        f"{over}. Difference: percentage points above the best ISNet of the test set, on the same images; p: "
+        "two-sided, corrected by Holm's method for all pairs of methods on the test set (the intervals are not). "
+        f"{_BOLD}"
+    )
+
+
+def _reference(rows: pd.DataFrame) -> list[str]:
+    references = rows["reference"].dropna().unique()
+    return [f"Best ISNet: {rows.set_index('method')['label'][references[0]]}."] if len(references) else []
+
+
+def _compared(name: str, rows: pd.DataFrame, runs: Runs) -> markup.Part:
+    score = f"{SCORES[rows['metric'].iloc[0]]} (%)"
+    shown = pd.DataFrame(
+        {
+            "Method": rows["label"] + np.where(rows["method"].isin(runs.oracles), _ORACLE, ""),
+            score: [f"{100 * value:.1f}" for value in rows["value"]],
+            "95 % interval": _intervals(rows[["low", "high"]]),
+            "Difference (points)": ["" if pd.isna(x) else f"{100 * x:+.1f}" for x in rows["difference"]],
+            "95 % interval ": _intervals(rows[["difference_low", "difference_high"]], "+"),
+            "p (Holm)": [_p(value) for value in rows["p_holm"]],
+        }
+    )
+    bold = np.outer(rows["best"], shown.columns == score)
+    named = {"title": name, "label": name, "what": f"{name} test images."}
+    return markup.Part(shown, bold, before=_reference(rows), after=[_ORACLE_NOTE] * bool(runs.oracles), **named)
+
+
+def _intervals(bounds: pd.DataFrame, sign: str = "") -> list[str]:
+    bounds = 100 * bounds.to_numpy(float)
+    return ["" if pd.isna(low) else f"{low:{sign}.1f} to {high:{sign}.1f}" for low, high in bounds]
+
+
+def _p(value: float) -> str:
+    if pd.isna(value):
+        return ""
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"

@@ -54,6 +54,8 @@ def problems(report: str) -> Iterator[str]:
             yield f"{name} has no caption"
         if not entry.get("data_uri", "").startswith("data:"):
             yield f"{name} is not embedded"
+    if "system-message" in report:
+        yield "a caption or the first page has a mark-up error: look for 'System Message' in it"
     for tag in re.findall(r"<(?:script|link|img|iframe)\b[^>]*\b(?:src|href)=[\"'](?:https?:)?//[^>]*>", report):
         yield f"it loads something from elsewhere: {tag[:100]}"
 

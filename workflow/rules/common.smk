@@ -1,138 +1,110 @@
 """The checked configuration, and what the rules share."""
 
-import json
-import os
-import sys
 from pathlib import Path
 
-from snakemake.utils import update_config
-
 from isnet_bench import config as configuration
-from isnet_bench.errors import BenchError
+from isnet_bench import layout
+from isnet_bench.io.errors import BenchError
 
-# `.venv/bin/snakemake` works without an activated environment, too: the jobs find the Python that Snakemake runs in.
-os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
-
-update_config(config, configuration.typed(workflow.config_settings.config))
 try:
-    config = configuration.check(config, " + ".join(map(os.path.relpath, workflow.configfiles)) or "--config")
+    CONFIG = configuration.check(config, "the configuration", strict=False)
 except BenchError as error:
     raise WorkflowError(str(error)) from None
 
-RESULTS = config["results"]
-# Tuning is a target of its own; its candidates are rows of an experiment beside the others.
-TUNING = configuration.candidates.experiment(config)
-# So are the studies, whose runs are those of experiments, too.
-VARIATIONS = configuration.variations.names(config)
-EXPERIMENTS = [name for name in config["experiments"] if name not in {TUNING, *configuration.variations.owners(config)}]
-# End of the file names of a timing study -> its name.
-STUDIES = {configuration.studies.suffix(study): study for study in configuration.studies.names(config)}
-RUN = f"{RESULTS}/{{experiment}}/{{method}}/seed{{seed}}"
-RUN_LOGS = f"{RESULTS}/logs/{{experiment}}/{{method}}/seed{{seed}}"
-RUN_BENCHMARKS = f"{RESULTS}/benchmarks/{{experiment}}/{{method}}/seed{{seed}}"
-MASKS = f"{RESULTS}/segment/masks"
-GPUS = 0 if config["device"] == "cpu" else 1
+LAYOUT = layout.Layout(CONFIG.results)
+RUN = LAYOUT.run("{experiment}", "{row}", "{seed}")
+STUDIED = [name for study in CONFIG.studies for name in CONFIG.study_experiments(study)]
+TRAINED = [layout.RECORD, layout.HISTORY]
+CHOICES = [name for name, study in CONFIG.studies.items() if study.select]
+QUANTITIES = ["time", "memory"]
+GPUS = 0 if CONFIG.device == "cpu" else 1
 # Used with --software-deployment-method conda only.
 ENVIRONMENT = "../envs/isnet-bench.yaml"
 
 
 wildcard_constraints:
-    experiment="|".join(config["experiments"]),
-    method="[A-Za-z][A-Za-z0-9_]*",
+    experiment="|".join([*CONFIG.experiments, *STUDIED]) or "-",
+    row="[A-Za-z][A-Za-z0-9_]*",
     range_id="[A-Za-z][A-Za-z0-9_]*",
     seed="[0-9]+",
-    study=f"(?:{'|'.join(STUDIES)})",
-    variation="|".join(VARIATIONS),
+    study="|".join(CONFIG.studies) or "-",
+    case="|".join(CONFIG.cases) or "-",
 
 
-def job_config(verb, experiment=None, method=None, study=None):
+def part_of(verb, *wildcards_of):
     """The part of the configuration that a job depends on, as JSON text."""
-    return json.dumps(configuration.prune(config, experiment, method, verb, study), separators=(",", ":"))
+    return lambda wildcards: CONFIG.part(verb, **{name: wildcards[name] for name in wildcards_of})
 
 
-def of_experiment(verb):
-    """The configuration of a job about a whole experiment."""
-    return lambda wildcards: job_config(verb, wildcards.experiment)
+def table(name, *kinds):
+    """A table's files, by their suffixes."""
+    return [LAYOUT.table(name, kind) for kind in kinds]
 
 
-def of_method(verb):
-    """The configuration of a job about one method of an experiment."""
-    return lambda wildcards: job_config(verb, wildcards.experiment, wildcards.method)
+def figure(name):
+    """A figure's files."""
+    return [LAYOUT.figure(name, "png"), LAYOUT.figure(name, "pdf")]
 
 
 def predicted_masks(wildcards):
     """The segmentation's masks, for an experiment whose data have their folder as predicted_masks."""
-    asked = config["experiments"][wildcards.experiment]["data"].get("predicted_masks")
-    return MASKS if "segment" in config and asked and Path(asked) == Path(MASKS) else []
-
-
-def of_study(wildcards):
-    """The configuration of a job about a timing study."""
-    return job_config("time", study=STUDIES[wildcards.study])
-
-
-def of_variation(wildcards):
-    """The configuration of the table and the figure of a study."""
-    return job_config("study", study=wildcards.variation)
-
-
-def metrics_of_variation(wildcards):
-    """The metrics of every training of a study."""
-    return [
-        f"{RESULTS}/{cell.experiment}/{cell.row}/seed{seed}/metrics.json"
-        for cell in configuration.variations.cells(config, wildcards.variation)
-        for seed in configuration.variations.seeds(config, wildcards.variation)
-    ]
-
-
-def range_of(wildcards):
-    """The relevance range, for the methods that need it."""
-    range_id = configuration.range_id(config, wildcards.experiment, wildcards.method)
-    return f"{RESULTS}/{wildcards.experiment}/range/{range_id}/seed{wildcards.seed}.json" if range_id else []
-
-
-def of_range(wildcards):
-    """The configuration of the measurement of a relevance range."""
-    rows = config["experiments"][wildcards.experiment]["methods"]
-    ranges = {configuration.range_id(config, wildcards.experiment, row): row for row in rows}
-    return job_config("range", wildcards.experiment, ranges[wildcards.range_id])
-
-
-def runs_of(file):
-    """A file of every training of an experiment."""
-    return lambda wildcards: expand(
-        f"{RESULTS}/{wildcards.experiment}/{{method}}/seed{{seed}}/{file}",
-        method=config["experiments"][wildcards.experiment]["methods"],
-        seed=config["seeds"],
-    )
-
-
-def experiment_outputs(experiment):
-    """The tables and figures of an experiment; an empty gallery has no figure of heatmaps."""
-    no_gallery = config["experiments"][experiment].get("gallery") == []
-    kinds = ["accuracy", "tradeoff"] if no_gallery else ["accuracy", "heatmaps", "tradeoff"]
-    return expand(f"{RESULTS}/tables/{experiment}.{{suffix}}", suffix=["csv", "md", "tex", "html"]) + expand(
-        f"{RESULTS}/figures/{experiment}_{{kind}}.{{suffix}}", kind=kinds, suffix=["pdf", "png"]
-    )
-
-
-def variation_outputs(study):
-    """The table and the figure of a study."""
-    return expand(f"{RESULTS}/tables/{study}.{{suffix}}", suffix=["csv", "md", "tex", "html"]) + expand(
-        f"{RESULTS}/figures/{study}.{{suffix}}", suffix=["pdf", "png"]
-    )
+    asked = CONFIG.experiment(wildcards.experiment).data.settings.get("predicted_masks")
+    return LAYOUT.masks() if CONFIG.segment and asked and Path(asked) == LAYOUT.masks() else []
 
 
 def segment_outputs():
     """The lung masks, where they are asked for."""
-    return [f"{RESULTS}/segment/metrics.json"] if "segment" in config else []
+    return [LAYOUT.segment() / layout.METRICS] if CONFIG.segment else []
+
+
+def range_of(wildcards):
+    """The relevance range, for the rows that need it."""
+    range_id = CONFIG.range_id(wildcards.experiment, wildcards.row)
+    return LAYOUT.range(wildcards.experiment, range_id, wildcards.seed) if range_id else []
+
+
+def part_of_range(wildcards):
+    """The configuration of the measurement of a relevance range: that of the first row which needs it."""
+    rows = CONFIG.experiment(wildcards.experiment).rows
+    first = next(row for row in rows if CONFIG.range_id(wildcards.experiment, row) == wildcards.range_id)
+    return CONFIG.part("range", wildcards.experiment, first)
+
+
+def runs_of(rows, seeds, files):
+    """Files of runs, given pairs of an experiment and a row."""
+    return [LAYOUT.run(*row, seed) / file for row in rows for seed in seeds for file in files]
+
+
+def experiment_runs(wildcards):
+    """What every run of an experiment leaves behind."""
+    rows = [(wildcards.experiment, row) for row in CONFIG.experiment(wildcards.experiment).rows]
+    return runs_of(rows, CONFIG.seeds, [*TRAINED, layout.METRICS, layout.PREDICTIONS, layout.HEATMAPS])
+
+
+def study_runs(wildcards):
+    """What every run of a study leaves behind; candidates are trained and not tested."""
+    rows = [(cell.experiment, cell.row) for cell in CONFIG.cells(wildcards.study)]
+    tested = [] if CONFIG.study(wildcards.study).select else [layout.METRICS]
+    return runs_of(rows, CONFIG.study_seeds(wildcards.study), [*TRAINED, *tested])
+
+
+def experiment_outputs(experiment):
+    """The tables and figures of an experiment; an empty gallery has no figure of heatmaps."""
+    gallery = CONFIG.experiments[experiment].gallery != ()
+    kinds = ["accuracy", "heatmaps", "tradeoff"] if gallery else ["accuracy", "tradeoff"]
+    return [
+        *table(experiment, "csv", "md", "tex", "html"),
+        *[path for kind in kinds for path in figure(f"{experiment}_{kind}")],
+    ]
+
+
+def study_outputs(study):
+    """The table of a study, and its figure or what was chosen."""
+    select = CONFIG.study(study).select
+    return [*table(study, "csv", "md", "tex", "html"), *(table(study, "yaml") if select else figure(study))]
 
 
 def timing_outputs():
-    """The tables and figures of the timing studies, where they are asked for."""
-    return expand(f"{RESULTS}/tables/timing{{study}}.{{suffix}}", study=STUDIES, suffix=["csv", "html"]) + expand(
-        f"{RESULTS}/figures/training_{{quantity}}_vs_classes{{study}}.{{suffix}}",
-        quantity=["time", "memory"],
-        study=STUDIES,
-        suffix=["pdf", "png"],
-    )
+    """The tables and figures of the timing cases, where they are asked for."""
+    figures = [figure(f"training_{quantity}_vs_classes_{case}") for case in CONFIG.cases for quantity in QUANTITIES]
+    return [*(table(f"timing_{case}", "csv", "html") for case in CONFIG.cases), *figures]

@@ -1,19 +1,42 @@
-# Images and masks of an experiment.
+# Images and masks: lung masks for the X-rays that have none, then the data of each experiment.
+
+
+rule segment:
+    output:
+        weights=LAYOUT.segment() / layout.WEIGHTS,
+        history=LAYOUT.segment() / layout.HISTORY,
+        run=LAYOUT.segment() / layout.RECORD,
+        masks=directory(LAYOUT.masks()),
+        table=LAYOUT.segment() / "masks.csv",
+        text=LAYOUT.segment() / "report.md",
+        metrics=report(LAYOUT.segment() / layout.METRICS, caption="../report/segment.rst", category="Lung masks"),
+    log:
+        LAYOUT.log("segment"),
+    benchmark:
+        LAYOUT.benchmark("segment")
+    params:
+        config=part_of("segment"),
+        out=subpath(output.weights, parent=True),
+    threads: 4
+    resources:
+        runtime=120,
+        gpu=GPUS,
+    conda:
+        ENVIRONMENT
+    shell:
+        "OMP_NUM_THREADS={threads} python -m isnet_bench segment --config {params.config:q}"
+        " --out {params.out} > {log} 2>&1"
 
 
 rule prepare:
     input:
         predicted_masks,
     output:
-        directory(f"{RESULTS}/data/{{experiment}}"),
+        directory(LAYOUT.data("{experiment}")),
     log:
-        f"{RESULTS}/logs/{{experiment}}/prepare.log",
+        LAYOUT.log("{experiment}", "prepare"),
     params:
-        config=of_experiment("prepare"),
-    threads: 1
-    resources:
-        mem_mb=4000,
-        runtime=60,
+        config=part_of("prepare", "experiment"),
     conda:
         ENVIRONMENT
     shell:

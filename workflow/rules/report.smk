@@ -1,72 +1,149 @@
-# Tables and figures of an experiment.
+# What the tables and figures of an experiment or a study are made of; then these, and a target for each.
+
+
+rule collect:
+    input:
+        experiment_runs,
+    output:
+        directory(LAYOUT.collected("{experiment}")),
+    log:
+        LAYOUT.log("{experiment}", "collect"),
+    params:
+        config=part_of("report", "experiment"),
+        name="--experiment {experiment}",
+        results=subpath(output[0], ancestor=2),
+    wildcard_constraints:
+        experiment="|".join(CONFIG.experiments) or "-",
+    conda:
+        ENVIRONMENT
+    shell:
+        "OMP_NUM_THREADS={threads} python -m isnet_bench collect --config {params.config:q} {params.name}"
+        " --results {params.results:q} > {log} 2>&1"
+
+
+use rule collect as collect_study with:
+    input:
+        study_runs,
+    output:
+        directory(LAYOUT.collected("{study}")),
+    log:
+        LAYOUT.log("{study}", "collect"),
+    params:
+        config=part_of("report", "study"),
+        name="--study {study}",
+        results=subpath(output[0], ancestor=2),
+    wildcard_constraints:
+        study="|".join(CONFIG.studies) or "-",
 
 
 rule tables:
     input:
-        runs_of("metrics.json"),
-        runs_of("predictions.parquet"),
+        rules.collect.output,
     output:
-        csv=f"{RESULTS}/tables/{{experiment}}.csv",
-        md=f"{RESULTS}/tables/{{experiment}}.md",
-        tex=f"{RESULTS}/tables/{{experiment}}.tex",
-        classes=f"{RESULTS}/tables/{{experiment}}_classes.csv",
-        comparison=multiext(f"{RESULTS}/tables/{{experiment}}_comparison", ".csv", ".md", ".tex"),
+        table("{experiment}", "csv", "md", "tex"),
+        LAYOUT.table("{experiment}_classes", "csv"),
+        table("{experiment}_comparison", "csv", "md", "tex"),
         html=report(
-            f"{RESULTS}/tables/{{experiment}}.html",
+            LAYOUT.table("{experiment}", "html"),
             caption="../report/table.rst",
             category="Tables",
             labels={"experiment": "{experiment}", "shows": "all methods"},
         ),
-        comparison_html=report(
-            f"{RESULTS}/tables/{{experiment}}_comparison.html",
+        comparison=report(
+            LAYOUT.table("{experiment}_comparison", "html"),
             caption="../report/comparison.rst",
             category="Tables",
             labels={"experiment": "{experiment}", "shows": "differences"},
         ),
     log:
-        f"{RESULTS}/logs/{{experiment}}/tables.log",
+        LAYOUT.log("{experiment}", "tables"),
     params:
-        config=of_experiment("tables"),
-        results=subpath(output.csv, ancestor=2),
-        out=lambda wildcards, output: os.path.splitext(output.csv)[0],
-    threads: 1
-    resources:
-        mem_mb=2000,
-        runtime=20,
+        config=part_of("report", "experiment"),
+        what="tables --experiment {experiment}",
+        results=subpath(output.html, ancestor=2),
     conda:
         ENVIRONMENT
     shell:
-        "OMP_NUM_THREADS={threads} python -m isnet_bench tables --config {params.config:q}"
-        " --experiment {wildcards.experiment} --results {params.results} --out {params.out} > {log} 2>&1"
+        "OMP_NUM_THREADS={threads} python -m isnet_bench {params.what} --config {params.config:q}"
+        " --results {params.results:q} > {log} 2>&1"
 
 
-rule figures:
-    input:
-        runs_of("metrics.json"),
-        runs_of("predictions.parquet"),
-        runs_of("heatmaps.npz"),
+use rule tables as figures with:
     output:
+        LAYOUT.figure("{experiment}_{kind}", "pdf"),
         png=report(
-            f"{RESULTS}/figures/{{experiment}}_{{kind}}.png",
+            LAYOUT.figure("{experiment}_{kind}", "png"),
             caption="../report/figure.rst",
             category="Figures",
             labels={"experiment": "{experiment}", "shows": "{kind}"},
         ),
-        pdf=f"{RESULTS}/figures/{{experiment}}_{{kind}}.pdf",
     log:
-        f"{RESULTS}/logs/{{experiment}}/{{kind}}_figure.log",
+        LAYOUT.log("{experiment}", "{kind}_figure"),
     wildcard_constraints:
         kind="accuracy|heatmaps|tradeoff",
     params:
-        config=of_experiment("figures"),
+        config=part_of("report", "experiment"),
+        what="figures --experiment {experiment} --kind {kind}",
         results=subpath(output.png, ancestor=2),
-        out=lambda wildcards, output: os.path.splitext(output.png)[0],
-    threads: 1
-    resources:
-        mem_mb=2000,
-        runtime=20,
-    conda:
-        ENVIRONMENT
-    shell:
-        "OMP_NUM_THREADS={threads} python -m isnet_bench figures --config {params.config:q} --kind {wildcards.kind}"
-        " --experiment {wildcards.experiment} --results {params.results} --out {params.out} > {log} 2>&1"
+
+
+use rule tables as study with:
+    input:
+        rules.collect_study.output,
+    output:
+        table("{study}", "csv", "md", "tex"),
+        LAYOUT.figure("{study}", "pdf"),
+        html=report(
+            LAYOUT.table("{study}", "html"),
+            caption="../report/study.rst",
+            category="Tables",
+            labels={"experiment": "{study}", "shows": "all values"},
+        ),
+        png=report(
+            LAYOUT.figure("{study}", "png"),
+            caption="../report/study.rst",
+            category="Figures",
+            labels={"experiment": "{study}", "shows": "all values"},
+        ),
+    log:
+        LAYOUT.log("{study}", "study"),
+    wildcard_constraints:
+        study="|".join(set(CONFIG.studies) - set(CHOICES)) or "-",
+    params:
+        config=part_of("report", "study"),
+        what="study --study {study}",
+        results=subpath(output.png, ancestor=2),
+
+
+# Candidates among which validation images choose: what was chosen, in place of a figure.
+use rule study as choice with:
+    output:
+        table("{study}", "csv", "md", "tex", "yaml"),
+        html=report(
+            LAYOUT.table("{study}", "html"),
+            caption="../report/study.rst",
+            category="Tables",
+            labels={"experiment": "{study}", "shows": "all candidates"},
+        ),
+    wildcard_constraints:
+        study="|".join(CHOICES) or "-",
+    params:
+        config=part_of("report", "study"),
+        what="study --study {study}",
+        results=subpath(output.html, ancestor=2),
+
+
+# All that is asked for with values of settings: `snakemake --cores all studies`.
+rule studies:
+    input:
+        [study_outputs(study) for study in CONFIG.studies],
+
+
+# A target for each experiment and each study: `snakemake --cores all mnist`.
+for name in [*CONFIG.experiments, *CONFIG.studies]:
+
+    rule:
+        name:
+            name
+        input:
+            experiment_outputs(name) if name in CONFIG.experiments else study_outputs(name),

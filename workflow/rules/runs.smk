@@ -1,32 +1,50 @@
-# One training and its test for each experiment, method and seed.
+# One training and its test for each experiment, row and seed.
 
 
-rule range_classifier:
+rule train:
     input:
         data=rules.prepare.output,
+        range=range_of,
     output:
-        weights=f"{RESULTS}/{{experiment}}/range/classifier/seed{{seed}}/weights.safetensors",
-        history=f"{RESULTS}/{{experiment}}/range/classifier/seed{{seed}}/history.csv",
-        run=f"{RESULTS}/{{experiment}}/range/classifier/seed{{seed}}/run.json",
+        weights=RUN / layout.WEIGHTS,
+        history=RUN / layout.HISTORY,
+        run=RUN / layout.RECORD,
     log:
-        f"{RESULTS}/logs/{{experiment}}/range/classifier/seed{{seed}}.log",
+        LAYOUT.log("{experiment}", "{row}", "seed{seed}", "train"),
     benchmark:
-        f"{RESULTS}/benchmarks/{{experiment}}/range/classifier/seed{{seed}}.tsv"
+        LAYOUT.benchmark("{experiment}", "{row}", "seed{seed}", "train")
     params:
-        config=of_experiment("range_classifier"),
-        row=configuration.CLASSIFIER,
+        config=part_of("train", "experiment", "row"),
+        row="{row}",
+        range=lambda wildcards, input: f"--range {input.range}" if input.get("range") else "",
         out=subpath(output.weights, parent=True),
-    threads: 1
     resources:
-        mem_mb=6000,
-        runtime=360,
+        runtime=720,
         gpu=GPUS,
     conda:
         ENVIRONMENT
     shell:
         "OMP_NUM_THREADS={threads} python -m isnet_bench train --config {params.config:q}"
-        " --experiment {wildcards.experiment} --method {params.row} --seed {wildcards.seed}"
-        " --data {input.data} --out {params.out} > {log} 2>&1"
+        " --experiment {wildcards.experiment} --row {params.row} --seed {wildcards.seed}"
+        " --data {input.data} {params.range} --out {params.out} > {log} 2>&1"
+
+
+use rule train as range_classifier with:
+    input:
+        data=rules.prepare.output,
+    output:
+        weights=LAYOUT.range_classifier("{experiment}", "{seed}") / layout.WEIGHTS,
+        history=LAYOUT.range_classifier("{experiment}", "{seed}") / layout.HISTORY,
+        run=LAYOUT.range_classifier("{experiment}", "{seed}") / layout.RECORD,
+    log:
+        LAYOUT.log("{experiment}", "range", "classifier", "seed{seed}"),
+    benchmark:
+        LAYOUT.benchmark("{experiment}", "range", "classifier", "seed{seed}")
+    params:
+        config=part_of("range_classifier", "experiment"),
+        row=configuration.CLASSIFIER,
+        range="",
+        out=subpath(output.weights, parent=True),
 
 
 rule relevance_range:
@@ -35,54 +53,22 @@ rule relevance_range:
         weights=rules.range_classifier.output.weights,
         run=rules.range_classifier.output.run,
     output:
-        f"{RESULTS}/{{experiment}}/range/{{range_id}}/seed{{seed}}.json",
+        LAYOUT.range("{experiment}", "{range_id}", "{seed}"),
     log:
-        f"{RESULTS}/logs/{{experiment}}/range/{{range_id}}/seed{{seed}}.log",
+        LAYOUT.log("{experiment}", "range", "{range_id}", "seed{seed}"),
     benchmark:
-        f"{RESULTS}/benchmarks/{{experiment}}/range/{{range_id}}/seed{{seed}}.tsv"
+        LAYOUT.benchmark("{experiment}", "range", "{range_id}", "seed{seed}")
     params:
-        config=of_range,
+        config=part_of_range,
         classifier=subpath(input.weights, parent=True),
-    threads: 1
     resources:
-        mem_mb=6000,
-        runtime=60,
         gpu=GPUS,
     conda:
         ENVIRONMENT
     shell:
         "OMP_NUM_THREADS={threads} python -m isnet_bench range --config {params.config:q}"
-        " --experiment {wildcards.experiment} --method {wildcards.range_id} --seed {wildcards.seed}"
+        " --experiment {wildcards.experiment} --row {wildcards.range_id} --seed {wildcards.seed}"
         " --data {input.data} --classifier {params.classifier} --out {output} > {log} 2>&1"
-
-
-rule train:
-    input:
-        data=rules.prepare.output,
-        range=range_of,
-    output:
-        weights=f"{RUN}/weights.safetensors",
-        history=f"{RUN}/history.csv",
-        run=f"{RUN}/run.json",
-    log:
-        f"{RUN_LOGS}/train.log",
-    benchmark:
-        f"{RUN_BENCHMARKS}/train.tsv"
-    params:
-        config=of_method("train"),
-        range=lambda wildcards, input: f"--range {input.range}" if input.range else "",
-        out=subpath(output.weights, parent=True),
-    threads: 1
-    resources:
-        mem_mb=6000,
-        runtime=720,
-        gpu=GPUS,
-    conda:
-        ENVIRONMENT
-    shell:
-        "OMP_NUM_THREADS={threads} python -m isnet_bench train --config {params.config:q}"
-        " --experiment {wildcards.experiment} --method {wildcards.method} --seed {wildcards.seed}"
-        " --data {input.data} {params.range} --out {params.out} > {log} 2>&1"
 
 
 rule evaluate:
@@ -92,56 +78,41 @@ rule evaluate:
         run=rules.train.output.run,
     output:
         metrics=report(
-            f"{RUN}/metrics.json",
+            RUN / layout.METRICS,
             caption="../report/metrics.rst",
             category="Runs",
-            labels={"experiment": "{experiment}", "method": "{method}", "seed": "{seed}"},
+            labels={"experiment": "{experiment}", "method": "{row}", "seed": "{seed}"},
         ),
-        predictions=f"{RUN}/predictions.parquet",
-        heatmaps=f"{RUN}/heatmaps.npz",
+        predictions=RUN / layout.PREDICTIONS,
+        heatmaps=RUN / layout.HEATMAPS,
     log:
-        f"{RUN_LOGS}/evaluate.log",
+        LAYOUT.log("{experiment}", "{row}", "seed{seed}", "evaluate"),
     benchmark:
-        f"{RUN_BENCHMARKS}/evaluate.tsv"
+        LAYOUT.benchmark("{experiment}", "{row}", "seed{seed}", "evaluate")
     params:
-        config=of_method("evaluate"),
+        config=part_of("evaluate", "experiment", "row"),
+        verb="evaluate",
         run=subpath(input.weights, parent=True),
-    threads: 1
     resources:
-        mem_mb=6000,
         runtime=120,
         gpu=GPUS,
     conda:
         ENVIRONMENT
     shell:
-        "OMP_NUM_THREADS={threads} python -m isnet_bench evaluate --config {params.config:q}"
-        " --experiment {wildcards.experiment} --method {wildcards.method} --seed {wildcards.seed}"
+        "OMP_NUM_THREADS={threads} python -m isnet_bench {params.verb} --config {params.config:q}"
+        " --experiment {wildcards.experiment} --row {wildcards.row} --seed {wildcards.seed}"
         " --data {input.data} --run {params.run} > {log} 2>&1"
 
 
 # On demand, by the name of its file: docs/reporting.md.
-rule mediation:
-    input:
-        data=rules.prepare.output,
-        weights=rules.train.output.weights,
-        run=rules.train.output.run,
+use rule evaluate as mediation with:
     output:
-        f"{RUN}/mediation.csv",
+        RUN / layout.MEDIATION,
     log:
-        f"{RUN_LOGS}/mediation.log",
+        LAYOUT.log("{experiment}", "{row}", "seed{seed}", "mediation"),
     benchmark:
-        f"{RUN_BENCHMARKS}/mediation.tsv"
+        LAYOUT.benchmark("{experiment}", "{row}", "seed{seed}", "mediation")
     params:
-        config=of_method("evaluate"),
+        config=part_of("evaluate", "experiment", "row"),
+        verb="mediate",
         run=subpath(input.weights, parent=True),
-    threads: 1
-    resources:
-        mem_mb=6000,
-        runtime=120,
-        gpu=GPUS,
-    conda:
-        ENVIRONMENT
-    shell:
-        "OMP_NUM_THREADS={threads} python -m isnet_bench mediate --config {params.config:q}"
-        " --experiment {wildcards.experiment} --method {wildcards.method} --seed {wildcards.seed}"
-        " --data {input.data} --run {params.run} > {log} 2>&1"

@@ -1,19 +1,18 @@
-# Time and memory of a training step against the number of classes, for each timing study.
+# Time and memory of a training step against the number of classes, for each timing case.
 
 
-rule timing:
+rule time:
     output:
-        json=f"{RESULTS}/timing/training_step{{study}}.json",
-        table=f"{RESULTS}/tables/timing{{study}}.csv",
+        LAYOUT.timing("_{case}"),
     log:
-        f"{RESULTS}/logs/timing{{study}}.log",
+        LAYOUT.log("time_{case}"),
     benchmark:
-        f"{RESULTS}/benchmarks/timing{{study}}.tsv"
+        LAYOUT.benchmark("time_{case}")
     params:
-        config=of_study,
-        study=lambda wildcards: STUDIES[wildcards.study],
+        config=part_of("time", "case"),
+        results=subpath(output[0], ancestor=2),
     # All cores: a training beside it would be measured, too.
-    threads: lambda wildcards: workflow.resource_settings.cores or os.cpu_count()
+    threads: workflow.cores
     resources:
         mem_mb=8000,
         runtime=240,
@@ -21,67 +20,44 @@ rule timing:
     conda:
         ENVIRONMENT
     shell:
-        "OMP_NUM_THREADS={threads} python -m isnet_bench time --config {params.config:q} --study {params.study}"
-        " --out {output.json} --table {output.table} > {log} 2>&1"
+        "OMP_NUM_THREADS={threads} python -m isnet_bench time --config {params.config:q} --case {wildcards.case}"
+        " --results {params.results:q} > {log} 2>&1"
 
 
-rule timing_page:
+rule timing:
     input:
-        rules.timing.output.json,
+        rules.time.output,
     output:
-        report(
-            f"{RESULTS}/tables/timing{{study}}.html",
+        table("timing_{case}", "csv", "md", "tex"),
+        [LAYOUT.figure(f"training_{quantity}_vs_classes_{{case}}", "pdf") for quantity in QUANTITIES],
+        html=report(
+            LAYOUT.table("timing_{case}", "html"),
             caption="../report/timing_table.rst",
             category="Tables",
-            labels={"experiment": "timing{study}", "shows": "training steps"},
+            labels={"experiment": "timing_{case}", "shows": "training steps"},
         ),
-    log:
-        f"{RESULTS}/logs/timing_page{{study}}.log",
-    params:
-        config=of_study,
-        study=lambda wildcards: STUDIES[wildcards.study],
-        results=subpath(output[0], ancestor=2),
-    threads: 1
-    resources:
-        mem_mb=2000,
-        runtime=20,
-    conda:
-        ENVIRONMENT
-    shell:
-        "OMP_NUM_THREADS={threads} python -m isnet_bench page --config {params.config:q}"
-        " --study {params.study} --results {params.results} --out {output} > {log} 2>&1"
-
-
-rule timing_figure:
-    input:
-        rules.timing.output.json,
-    output:
-        png=report(
-            f"{RESULTS}/figures/training_{{quantity}}_vs_classes{{study}}.png",
+        time=report(
+            LAYOUT.figure("training_time_vs_classes_{case}", "png"),
             caption="../report/timing.rst",
             category="Figures",
-            labels={"experiment": "timing{study}", "shows": "{quantity}"},
+            labels={"experiment": "timing_{case}", "shows": "time"},
         ),
-        pdf=f"{RESULTS}/figures/training_{{quantity}}_vs_classes{{study}}.pdf",
+        memory=report(
+            LAYOUT.figure("training_memory_vs_classes_{case}", "png"),
+            caption="../report/timing.rst",
+            category="Figures",
+            labels={"experiment": "timing_{case}", "shows": "memory"},
+        ),
     log:
-        f"{RESULTS}/logs/training_{{quantity}}_vs_classes{{study}}.log",
-    wildcard_constraints:
-        quantity="time|memory",
+        LAYOUT.log("timing_{case}"),
     params:
-        config=of_study,
-        study=lambda wildcards: STUDIES[wildcards.study],
-        kind=lambda wildcards: {"time": "timing", "memory": "memory"}[wildcards.quantity],
-        results=subpath(output.png, ancestor=2),
-        out=lambda wildcards, output: os.path.splitext(output.png)[0],
-    threads: 1
-    resources:
-        mem_mb=2000,
-        runtime=20,
+        config=part_of("time", "case"),
+        results=subpath(output.html, ancestor=2),
     conda:
         ENVIRONMENT
     shell:
-        "OMP_NUM_THREADS={threads} python -m isnet_bench figures --config {params.config:q} --kind {params.kind}"
-        " --study {params.study} --results {params.results} --out {params.out} > {log} 2>&1"
+        "OMP_NUM_THREADS={threads} python -m isnet_bench timing --config {params.config:q} --case {wildcards.case}"
+        " --results {params.results:q} > {log} 2>&1"
 
 
 # The target of `make bench`.

@@ -1,0 +1,220 @@
+"""What both LRP engines share: their face, what they ask of a network, and the error that says what it lacks."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from types import FrameType
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from isnet.batch_statistics import BatchStatistics
+from isnet.quantities import Quantity
+from isnet.rules import make_rules
+
+Record = TypeVar("Record")
+# torch numbers hooks without a lock of its own.
+_HOOK_LOCK = threading.Lock()
+REMEDY = (
+    "LRP-Flex and LRP-Block explain ReLU networks: use a ReLU variant of the architecture "
+    "(in timm, for instance, create_model(..., act_layer=torch.nn.ReLU)) or Gradient x Input instead"
+)
+OF_HOOKS = (
+    "A forward hook is part of the network here: if it only logs, let it keep the output or a clone of it, and detach "
+    "that after the call"
+)
+
+_ALLOWED_ACTIVATIONS = (nn.ReLU, nn.Identity)
+_DATA_DEPENDENT = (nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm, nn.modules.instancenorm._InstanceNorm)
+
+
+class UnsupportedNetworkError(ValueError):
+    """The network holds an operation through which LRP's rules are not defined here."""
+
+
+class Explanation(NamedTuple):
+    """Result of an LRP engine: logits, relevance at the input, and at the outputs of the requested layers."""
+
+    logits: Tensor
+    relevance: Tensor
+    layers: dict[str, Tensor]
+
+
+class Engine(ABC):
+    """An LRP engine. Calling it classifies images and explains what a quantity asks for, with one forward pass."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        rules: Sequence[str],
+        epsilon: float,
+        input_rule: str,
+        low: float,
+        high: float,
+        layers: Sequence[str],
+    ) -> None:
+        self.model = unwrap(model)
+        self._rules = make_rules(rules, epsilon, input_rule, low, high)
+        self.layers = tuple(layers)
+        check_layers(self.model, self.layers)
+
+    @abstractmethod
+    def __call__(self, images: Tensor, quantity: Quantity, statistics: BatchStatistics | None = None) -> Explanation:
+        """Classify and explain.
+
+        Parameters
+        ----------
+        images : Tensor
+            Shape ``(N, C, H, W)``, values in [low, high].
+        quantity : Quantity
+            What to explain: K scores per image.
+        statistics : BatchStatistics, optional
+            Batch statistics of an earlier pass, to be used as constants by batch norms in training mode. Of a
+            :class:`isnet.FirstPass` LRP-Flex uses the layers' outputs, too; `images` are then those it was told of, or
+            several times those.
+
+        Returns
+        -------
+        Explanation
+            ``logits`` (N, classes); ``relevance`` (N, K x rules, C, H, W), rule by rule; ``layers``: name ->
+            (N, K x rules, c, h, w). Differentiable while gradients are enabled, else the same numbers, detached.
+
+        Raises
+        ------
+        UnsupportedNetworkError
+            If an operation between the images and the logits has no rule; the message names it and its module.
+        ValueError
+            If the batch is empty, the quantity fits neither rules nor logits, or a layer does not run exactly once.
+        """
+
+
+def check_modules(model: nn.Module) -> None:
+    """Raise :class:`UnsupportedNetworkError` naming every module whose non-linearity is not a ReLU."""
+    offenders = [
+        f"{name or 'the network itself'} ({type(module).__name__})"
+        for name, module in model.named_modules()
+        if _is_unsupported(module)
+    ]
+    if offenders:
+        shown = ", ".join(offenders[:8]) + (f" and {len(offenders) - 8} more" if len(offenders) > 8 else "")
+        raise UnsupportedNetworkError(f"no LRP rule for {shown}. {REMEDY}.")
+
+
+def _is_unsupported(module: nn.Module) -> bool:
+    if isinstance(module, _ALLOWED_ACTIVATIONS):
+        return False
+    if isinstance(module, torch.jit.ScriptModule):
+        # Its operations are out of sight.
+        return True
+    activation = any(
+        base.__module__ in ("torch.nn.modules.activation", "timm.layers.activations") for base in type(module).__mro__
+    )
+    return activation or isinstance(module, _DATA_DEPENDENT)
+
+
+def unsupported_operation(
+    model: nn.Module, function: str, why: str = "no LRP rule for the operation", remedy: str = REMEDY
+) -> Exception:
+    """Build the error for a function met during the forward pass, naming the module that called it.
+
+    The module is found by walking the Python stack, which costs nothing unless there is an error to report.
+    """
+    names = {id(module): name or "the network itself" for name, module in model.named_modules()}
+    frame: FrameType | None = sys._getframe(1)
+    where = None
+    while frame is not None and where is None:
+        owner = frame.f_locals.get("self")
+        if isinstance(owner, nn.Module) and id(owner) in names:
+            where = f"{names[id(owner)]} ({type(owner).__name__})"
+        frame = frame.f_back
+    return UnsupportedNetworkError(f"{why} '{function}' in {where or 'the network'}. {remedy}.")
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """Return the network inside ``DataParallel``-, ``DistributedDataParallel``- or ``torch.compile``-style wrappers."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"expected an nn.Module, got {type(model).__name__}")
+    parallel = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+    while isinstance(model, parallel) or hasattr(model, "_orig_mod"):
+        inner: nn.Module = model.get_submodule("module" if isinstance(model, parallel) else "_orig_mod")
+        model = inner
+    return model
+
+
+def check_layers(model: nn.Module, layers: Sequence[str]) -> None:
+    """Raise ValueError if a layer is not the name of a submodule."""
+    names = [name for name, _ in model.named_modules() if name]
+    for layer in layers:
+        if layer not in names:
+            near = difflib.get_close_matches(layer, names, 3) or names[:3]
+            raise ValueError(
+                f"the network has no layer {layer!r}; names are those of named_modules(), such as {', '.join(near)}"
+            )
+
+
+def check_images(images: Tensor) -> None:
+    """Raise ValueError for a batch without images, of which networks and rules would make obscure errors."""
+    if not len(images):
+        raise ValueError(f"the batch holds no images (shape {tuple(images.shape)}): leave empty batches out")
+
+
+def check_logits(logits: object, images: Tensor, traced: bool) -> None:
+    """Raise UnsupportedNetworkError unless the network returned one row of logits per image, `traced` to the images."""
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[0] != images.shape[0]:
+        found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise UnsupportedNetworkError(
+            f"the network must return logits of shape (N, classes), but returned {found}; switch off "
+            "auxiliary outputs (in torchvision, aux_logits=False) or wrap the network"
+        )
+    if not traced:
+        raise UnsupportedNetworkError(
+            "the logits cannot be traced back to the images: between them lies an operation that torch's functions "
+            "do not show, such as a custom autograd function or compiled code"
+        )
+
+
+@contextmanager
+def collect_outputs(
+    model: nn.Module, layers: Sequence[str], read: Callable[[Tensor], tuple[Record, Tensor] | None]
+) -> Iterator[dict[str, Record]]:
+    """Collect what named modules return during one forward pass of this thread; no hook stays behind.
+
+    `read` is called with each output as soon as it exists. It returns what to record and the tensor to go on with, or
+    None if the output does not depend on the images. A layer must run exactly once: else ValueError.
+    """
+    records: dict[str, Record] = {}
+    thread = threading.get_ident()
+
+    def hook_for(name: str) -> Callable[[nn.Module, Any, Any], Tensor | None]:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> Tensor | None:
+            if threading.get_ident() != thread:
+                return None
+            if name in records:
+                raise ValueError(f"layer {name!r} runs more than once, so its relevance is ambiguous: choose another")
+            found = read(output) if isinstance(output, Tensor) else None
+            if found is None:
+                what = f"a {type(output).__name__} that does not depend on the images alone"
+                raise ValueError(f"layer {name!r} returns {what}, no activation: choose another")
+            records[name], output = found
+            return output
+
+        return hook
+
+    with ExitStack() as stack:
+        for name in layers:
+            with _HOOK_LOCK:
+                handle = model.get_submodule(name).register_forward_hook(hook_for(name))
+            stack.callback(handle.remove)
+        yield records
+    missing = [name for name in layers if name not in records]
+    if missing:
+        raise ValueError(f"the forward pass does not use layer {missing[0]!r}")
+    ordered = {name: records[name] for name in layers}
+    records.clear()
+    records.update(ordered)

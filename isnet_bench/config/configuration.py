@@ -1,0 +1,298 @@
+"""The configuration of the benchmark: read once, checked as a whole, and asked for its parts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import jsonschema
+import pydantic
+from pydantic import Field
+
+from isnet_bench.config import catalog, grids, reading
+from isnet_bench.config.models import (
+    MAIN,
+    Experiment,
+    Model,
+    Name,
+    Row,
+    Seeds,
+    Segment,
+    Study,
+    Text,
+    Timing,
+    TimingCase,
+)
+from isnet_bench.io.errors import BenchError, pick, unknown
+
+CLASSIFIER = "range_classifier"
+"""Id of the row that is trained to measure relevance ranges."""
+_CLASSIFIER_EPOCHS = 4
+_LOOKS = ("label", "color", "marker")
+
+_RUN = (("device", "results", "plugins"), ("data", "backbone", "training", "methods"))
+_REPORT = (("seeds", "results", "plugins"), tuple(Experiment.model_fields))
+# verb -> the keys that its jobs depend on: of the configuration, and of the experiment
+_NEEDED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "prepare": (("results", "plugins"), ("data",)),
+    "segment": (("device", "results", "segment"), ()),
+    "range_classifier": _RUN,
+    "range": _RUN,
+    "train": _RUN,
+    "evaluate": _RUN,
+    "report": _REPORT,
+    "time": (("device", "results", "plugins"), ()),
+}
+
+
+class Config(Model):
+    """A whole configuration, or as JSON text the part of one that a job depends on."""
+
+    seeds: Seeds | None = Field(None, description="Seeds of the runs; one run for each experiment, row and seed.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU where there is one.")
+    results: Text = Field("results", description="Root folder of all outputs.")
+    plugins: tuple[Text, ...] = Field((), description="Python files with methods and data sets of your own.")
+    experiments: dict[Name, Experiment] = Field({}, description="Targets of their own, and part of `all`.")
+    studies: dict[Name, Study] = Field({}, description="Targets of their own, not part of `all`: docs/studies.md.")
+    segment: Segment | None = None
+    timing: Timing | None = None
+
+    def experiment(self, name: str) -> Experiment:
+        """Return an experiment of the configuration, or one that a study is expanded into. Raises what `row` does."""
+        return self.experiments.get(name) or pick("experiment", name, {**self.experiments, **self._expanded})
+
+    def row(self, experiment: str, row: str) -> Row:
+        """Return a row of an experiment. Raises BenchError if there is none; those that there are are listed."""
+        return pick(f"method of experiment {experiment}", row, self.experiment(experiment).rows)
+
+    def study(self, name: str) -> Study:
+        """Return a study. Raises BenchError if there is none; those that there are are listed."""
+        return pick("study", name, self.studies)
+
+    def study_seeds(self, name: str) -> tuple[int, ...]:
+        """Return the seeds of a study: its own, or those of the configuration."""
+        return self.study(name).seeds or self.seeds or ()
+
+    def study_rows(self, name: str) -> dict[str, Row]:
+        """Return the rows that take part in a study; none where it chooses among candidates."""
+        study = self.study(name)
+        base = self.experiment(study.experiment)
+        if isinstance(study.rows, Mapping):
+            return base.model_copy(update={"methods": study.rows}).rows
+        return {row: base.rows[row] for row in study.rows}
+
+    def cells(self, study: str) -> tuple[grids.Cell, ...]:
+        """Return all rows of all experiments of a study."""
+        return grids.cells(study, self.study(study))
+
+    def axes(self, study: str) -> tuple[grids.Axis, ...]:
+        """Return the settings that a study varies."""
+        return grids.axes(self.study(study))
+
+    def study_experiments(self, study: str) -> list[str]:
+        """Return the experiments that a study is expanded into."""
+        return list(dict.fromkeys(cell.experiment for cell in self.cells(study)))
+
+    @property
+    def cases(self) -> dict[str, TimingCase]:
+        """The timing cases by name, the main one first."""
+        return {name: self.timing.case(name) for name in (MAIN, *self.timing.cases)} if self.timing else {}
+
+    def case(self, name: str) -> TimingCase:
+        """Return a timing case. Raises BenchError if there is none; those that there are are listed."""
+        return pick("timing case", name, self.cases)
+
+    @cached_property
+    def catalog(self) -> catalog.Catalog:
+        """What is known of methods and data sets, plug-ins included."""
+        return catalog.read(self.plugins)
+
+    def range_id(self, experiment: str, row: str) -> str | None:
+        """Return the id of the relevance range (C1, C2) that a row is trained with; None where it needs none.
+
+        It is the range of an ordinary classifier's heatmaps. Rows whose heatmaps explain the same share it.
+        """
+        found = self.row(experiment, row)
+        return self.catalog.methods[found.method].range_id(found.params)
+
+    def part(
+        self,
+        verb: str,
+        experiment: str | None = None,
+        row: str | None = None,
+        study: str | None = None,
+        case: str | None = None,
+    ) -> str:
+        """Return the part of the configuration that a job depends on, as JSON text that `load` reads.
+
+        Parameters
+        ----------
+        verb : str
+            The kind of job: "prepare", "segment", "range_classifier", "range", "train", "evaluate", "report" (tables
+            and figures, and what they are made of) or "time".
+        experiment, row, study, case : str, optional
+            What the job is about. For "range" the part holds instead of the row one that is named `range_id` and
+            explains the same; for "range_classifier" it holds the plain network, trained for a short time.
+            Raises BenchError if there is none of that name.
+        """
+        top, inner = _NEEDED[verb]
+        part = {key: value for key, value in self.given().items() if key in top}
+        if study is not None:
+            part.pop("seeds", None)
+            part |= self._study_part(study)
+        elif case is not None:
+            complete = self.case(case).given("name")
+            part["timing"] = complete if case == MAIN else {**complete, "cases": {case: {}}}
+        elif experiment is not None:
+            section = {key: value for key, value in self.experiment(experiment).given().items() if key in inner}
+            if row is not None or verb == "range_classifier":
+                section["methods"] = dict([self._row_part(verb, experiment, row)])
+            part["experiments"] = {experiment: section}
+        return json.dumps(part, separators=(",", ":"))
+
+    def _study_part(self, name: str) -> dict[str, Any]:
+        study = self.study(name)
+        base = self.experiment(study.experiment).given("gallery", "gallery_set", "title")
+        named = () if isinstance(study.rows, Mapping) else study.rows
+        base["methods"] = {row: base["methods"][row] for row in named}
+        section = {**study.given(), "seeds": self.study_seeds(name)}
+        return {"studies": {name: section}, "experiments": {study.experiment: base}}
+
+    def _row_part(self, verb: str, experiment: str, row: str | None) -> tuple[str, dict[str, Any]]:
+        """Return a row's id and what it is trained with."""
+        if row is None:
+            training = self.experiment(experiment).training
+            epochs = min(_CLASSIFIER_EPOCHS, training.epochs) if training else _CLASSIFIER_EPOCHS
+            return CLASSIFIER, {"method": "resnet", "training": {"epochs": epochs}}
+        found = self.row(experiment, row)
+        if verb == "range":
+            fields = self.catalog.methods[found.method].fields
+            params = {key: value for key, value in found.params.items() if key in fields}
+            return str(self.range_id(experiment, row)), {"method": found.method, "params": params}
+        return row, self.experiment(experiment).methods[row].given(*_LOOKS)
+
+    @cached_property
+    def _expanded(self) -> dict[str, Experiment]:
+        """The experiments that studies are expanded into."""
+        return {
+            name: Experiment.model_validate_json(json.dumps(made), strict=True)
+            for study, section in self.studies.items()
+            for name, made in grids.expand(study, section, self.experiments).items()
+        }
+
+
+def load(source: str | Path) -> Config:
+    """Read and check a configuration: a YAML file, or JSON text, a part of one as `Config.part` makes it.
+
+    Raises BenchError if it cannot be read, or for all that is wrong in it.
+    """
+    raw, origin = reading.parse(source)
+    return check(raw, origin, whole=not str(source).lstrip().startswith("{"))
+
+
+def check(raw: Mapping[str, Any], origin: str, whole: bool = True, strict: bool = True) -> Config:
+    """Check a configuration that has been read already.
+
+    Parameters
+    ----------
+    raw : mapping
+        The configuration.
+    origin : str
+        Where it comes from, for the message.
+    whole : bool
+        Whether the keys that every configuration has must be there.
+    strict : bool
+        Whether a number must not be given as text, which is what Snakemake makes of those inside a list or a mapping
+        of ``--config``.
+
+    Raises
+    ------
+    BenchError
+        For all that is wrong in it, each with its place and the nearest name that is known.
+    """
+    plugins = raw.get("plugins") or ()
+    known = catalog.read(plugins if isinstance(plugins, (list, tuple)) else ())
+    errors = [
+        f"the configuration lacks the key {key!r}" for key in ("seeds", "experiments") if whole and key not in raw
+    ]
+    labels = {card.name: card.label for card in known.methods.values()}
+    try:
+        config = Config.model_validate_json(json.dumps(raw), strict=strict, context={"labels": labels})
+    except pydantic.ValidationError as error:
+        raise reading.all_of(origin, [*errors, *reading.sentences(error, Config)]) from error
+    for name, experiment in config.experiments.items():
+        errors += _errors_of(experiment, f"experiments.{name}", known)
+    for case, timing in config.cases.items() if not errors else ():
+        place = "timing" if case == MAIN else f"timing.cases.{case}"
+        errors += _errors_of_rows(timing.rows, f"{place}.methods", known)
+    for name, study in config.studies.items():
+        errors += _errors_of_study(name, study, config, known)
+    if errors:
+        raise reading.all_of(origin, errors)
+    return config
+
+
+def _errors_of_study(name: str, study: Study, config: Config, known: catalog.Catalog) -> Iterator[str]:
+    place = f"studies.{name}"
+    for experiment in config.experiments:
+        # Tables and figures of an experiment have its id and a word: mnist.csv, mnist_comparison.csv.
+        if name == experiment or name.startswith(f"{experiment}_"):
+            yield f"{place}: files of experiment {experiment} may have that name; let it not begin with {experiment}"
+    try:
+        made = grids.expand(name, study, config.experiments)
+    except BenchError as error:
+        yield f"{place}: {error}"
+        return
+    for inner, section in made.items():
+        if inner in config.experiments:
+            yield f"{place}: its experiment {inner} would take the place of another; rename one"
+        try:
+            experiment = Experiment.model_validate_json(json.dumps(section), strict=True)
+        except pydantic.ValidationError as error:
+            yield from reading.sentences(error, Experiment, f"{place} ({inner})")
+        else:
+            yield from _errors_of(experiment, f"{place} ({inner})", known)
+
+
+def _errors_of(experiment: Experiment, place: str, known: catalog.Catalog) -> Iterator[str]:
+    data = experiment.data
+    if data.name in known.data:
+        yield from _schema_errors(known.data[data.name].schema, data.settings, f"{place}.data")
+    else:
+        yield f"{place}.data.name: {unknown('data set', data.name, known.data)}{_broken(known)}"
+    yield from _errors_of_rows(experiment.rows, f"{place}.methods", known)
+
+
+def _errors_of_rows(rows: Mapping[str, Row], place: str, known: catalog.Catalog) -> Iterator[str]:
+    for name, row in rows.items():
+        if row.method in known.methods:
+            yield from _schema_errors(known.methods[row.method].schema, row.params, f"{place}.{name}.params")
+        else:
+            yield f"{place}.{name}: {unknown('method', row.method, known.methods)}{_broken(known)}"
+
+
+def _broken(known: catalog.Catalog) -> str:
+    return "".join(f"; {file} could not be read: {why}" for file, why in known.broken.items())
+
+
+def _schema_errors(schema: Mapping[str, Any], values: Mapping[str, Any], place: str) -> Iterator[str]:
+    for whole in jsonschema.Draft202012Validator(schema).iter_errors(values):
+        for error in _meant(whole):
+            where = ".".join([place, *map(str, error.absolute_path)])
+            if error.validator == "additionalProperties":
+                keys = error.schema.get("properties", {})
+                yield from (f"{where}: {unknown('key', key, keys)}" for key in sorted(set(error.instance) - set(keys)))
+            else:
+                yield f"{where}: {error.message}"
+
+
+def _meant(error: jsonschema.ValidationError) -> Iterator[jsonschema.ValidationError]:
+    """Yield the error; of a union's members only what is wrong with the one that the value is of the type of."""
+    meant = [inner for inner in error.context or () if inner.validator not in ("type", "const")]
+    for inner in meant:
+        yield from _meant(inner)
+    if not meant:
+        yield error

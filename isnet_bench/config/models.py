@@ -1,0 +1,357 @@
+"""What a configuration may hold: each key, its bounds and its default stand here once.
+
+The models are frozen and strict; unknown keys are errors. The JSON Schema of the configuration is generated from them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Container, Mapping
+from copy import copy
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StringConstraints,
+    Tag,
+    ValidationInfo,
+    create_model,
+    model_validator,
+)
+
+from isnet_bench.io.errors import listed
+
+# Folders below the results, and rules of the workflow.
+_TAKEN = (
+    "all bench benchmarks collect collected data evaluate figures logs mediation prepare published range_classifier",
+    "relevance_range segment studies study tables timing timing_figure timing_page train",
+)
+MAIN = "main"
+"""Name of the timing case that the section itself describes."""
+
+
+class Model(BaseModel):
+    """Base of all models."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    def given(self, *left_out: str) -> dict[str, Any]:
+        """Return what the user wrote, without defaults and without some keys, as JSON has it."""
+        return self.model_dump(mode="json", exclude_unset=True, exclude=set(left_out))
+
+
+def _or_empty(value: Any) -> Any:
+    return {} if value is None else value
+
+
+def _changes_of(model: type[Model], name: str) -> type[Model]:
+    """Make a model with the same fields, none of which must be there; `given` has those that are."""
+    fields: dict[str, Any] = {}
+    for key, field in model.model_fields.items():
+        field = copy(field)
+        field.default, field.default_factory = None, None
+        fields[key] = (field.annotation, field)
+    return create_model(name, __base__=Model, __doc__=f"Changes of {model.__name__}.", **fields)
+
+
+def _not(taken: Container[str], why: str) -> AfterValidator:
+    def check(name: str) -> str:
+        if name in taken:
+            raise ValueError(f"{name!r} is taken: {why}")
+        return name
+
+    return AfterValidator(check)
+
+
+Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
+Name = Annotated[Identifier, _not(" ".join(_TAKEN).split(), "it names a rule or another folder of the results")]
+# Random numbers of an epoch have the seed 100,003 * seed + epoch, which must fit into 32 bits.
+Seed = Annotated[int, Field(ge=0, le=42_948)]
+Seeds = Annotated[tuple[Seed, ...], Field(min_length=1)]
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Text = Annotated[str, StringConstraints(min_length=1)]
+Score = Literal["accuracy", "macro_f1", "balanced_accuracy", "auc"]
+_SETTING = r"^(data|backbone|params|training)(\.[A-Za-z_][A-Za-z0-9_]*)*$"
+Setting = Annotated[str, StringConstraints(pattern=_SETTING)]
+Operation = Literal["training step", "heatmaps", "heatmap loss", "inference"]
+
+
+class Data(Model):
+    """A data set, and its own settings beside its name, which it checks itself."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: Identifier = Field(description="A data set: built in, of an installed package, or of a plug-in.")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All but the name."""
+        return dict(self.model_extra or {})
+
+
+class Backbone(Model):
+    """The classifier that methods train."""
+
+    name: Text = Field(description="resnet_small, or a model of timm or torchvision.")
+    options: dict[str, Any] = Field({}, description="Passed on to the architecture.")
+
+
+class Training(Model):
+    """Trainer settings, shared by all methods of an experiment."""
+
+    epochs: Count
+    batch_size: Count = Field(
+        description="A last batch that would be smaller is left out; its images differ from epoch to epoch."
+    )
+    learning_rate: Positive = Field(description="Of AdamW: the highest of the schedule.")
+    weight_decay: float = Field(1e-4, ge=0, description="Of AdamW.")
+    gradient_clip: Positive | None = Field(
+        1.0, description="Largest Euclidean norm of the gradient of all parameters together; null: not clipped."
+    )
+    schedule: Literal["one_cycle", "cosine", "constant"] = Field(
+        "one_cycle", description="Course of the learning rate over the batches."
+    )
+    val_batch_size: Count | None = Field(None, description="Images of a validation batch; null: batch_size.")
+    class_weights: Literal["none", "balanced"] = Field(
+        "none",
+        description="Of the cross-entropy, for every method; balanced: inversely proportional to the class's number of "
+        "training images, and 1 on average over those.",
+    )
+
+    @property
+    def batch_in_order(self) -> int:
+        """Images of a batch outside training."""
+        return self.val_batch_size or self.batch_size
+
+
+TrainingChanges = _changes_of(Training, "TrainingChanges")
+
+
+class Candidate(Model):
+    """What a row sets beside the defaults of its method and of its experiment."""
+
+    params: dict[str, Any] = Field({}, description="Hyper-parameters that differ from the method's own defaults.")
+    training: TrainingChanges = Field(TrainingChanges(), description="Trainer settings of this row alone.")
+
+
+class RowEntry(Candidate):
+    """A row of the tables, as a configuration has it."""
+
+    method: Identifier | None = Field(None, description="What is trained; the row's own name where absent.")
+    label: Text | None = Field(None, description="Its name in tables and figures; the method's where absent.")
+    color: Text | None = Field(None, description="Its colour in figures, as matplotlib names colours.")
+    marker: Text | None = Field(None, description="Its marker in figures, as matplotlib names markers.")
+
+
+class Row(Model):
+    """A `RowEntry` with nothing left open: `id` is a folder of the results, `training` is complete.
+
+    There is no `training` where nothing is trained (timing cases); `color` and `marker` are None for a look that
+    depends on the name alone.
+    """
+
+    id: str
+    method: str
+    label: str
+    params: dict[str, Any]
+    training: Training | None = None
+    color: str | None = None
+    marker: str | None = None
+
+
+def _rows(entries: Mapping[str, RowEntry], training: Training | None) -> dict[str, Row]:
+    rows = {}
+    for name, entry in entries.items():
+        method = entry.method or name
+        whole = training and Training.model_validate({**training.model_dump(), **entry.training.given()})
+        resolved = {"id": name, "method": method, "label": entry.label or method, "training": whole}
+        rows[name] = Row(**{**dict(entry), **resolved})
+    return rows
+
+
+def _labelled(entries: dict[str, RowEntry], info: ValidationInfo) -> dict[str, RowEntry]:
+    """Give rows without a label that of their method, of the labels that the context of the validation has."""
+    labels = (info.context or {}).get("labels", {})
+    return {
+        row: entry if entry.label else entry.model_copy(update={"label": labels.get(entry.method or row, row)})
+        for row, entry in entries.items()
+    }
+
+
+RowId = Annotated[Identifier, _not({"range"}, "it names another folder of the experiment")]
+Change = Annotated[Candidate, BeforeValidator(_or_empty, json_schema_input_type=Candidate | None)]
+Entry = Annotated[RowEntry, BeforeValidator(_or_empty, json_schema_input_type=RowEntry | None)]
+Entries = Annotated[
+    dict[RowId, Entry],
+    BeforeValidator(
+        lambda given: {row: {} for row in given} if isinstance(given, list) else given,
+        json_schema_input_type=dict[RowId, Entry] | list[RowId],
+    ),
+    AfterValidator(_labelled),
+]
+
+
+class Experiment(Model):
+    """Data, backbone, recipe, and the rows that are compared."""
+
+    title: str | None = Field(None, description="Heading of its tables and figures; its name where absent.")
+    data: Data
+    backbone: Backbone | None = None
+    training: Training | None = Field(None, description="Trainer settings shared by all methods.")
+    methods: Entries = Field({}, description="Row of the tables -> what is trained in it.")
+    score: Score = Field("accuracy", description="What tables for people and figures show; the csv has all scores.")
+    gallery: tuple[str, ...] | None = Field(
+        None, description="Rows of the figure of heatmaps; all where absent. Empty: there is no such figure."
+    )
+    gallery_set: str | None = Field(None, description="Test set whose images that figure shows; the first if absent.")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Experiment:
+        if self.methods and (self.backbone is None or self.training is None):
+            raise ValueError("methods need the keys backbone and training beside them")
+        unknown = sorted(set(self.gallery or ()) - set(self.methods)) if self.methods else []
+        if unknown:
+            raise ValueError(f"gallery: no row {', '.join(unknown)}; the rows are {listed(self.methods)}")
+        return self
+
+    @property
+    def rows(self) -> dict[str, Row]:
+        """The rows with nothing left open, in the configuration's order."""
+        return _rows(self.methods, self.training)
+
+
+class Variation(Model):
+    """A setting that takes several values."""
+
+    setting: Setting = Field(description="data.… and backbone.… of an experiment, params.… and training.… of its rows.")
+    label: Text | None = Field(None, description="What it is called in tables and figures; the setting where absent.")
+    scale: Literal["linear", "log", "even"] = Field("linear", description="Of its axis; even: at equal distances.")
+    values: Annotated[list[Any], Field(min_length=1)] | Annotated[dict[str, Any], Field(min_length=1)] = Field(
+        union_mode="left_to_right", description="The values, or their names in tables and figures -> the values."
+    )
+
+
+class Study(Model):
+    """An experiment over values of settings, or over candidates of which validation images choose one."""
+
+    title: str | None = Field(None, description="Heading of its table and figure; its name where absent.")
+    experiment: str = Field(description="Whose data, backbone and trainer settings it starts from.")
+    rows: Annotated[
+        Annotated[tuple[str, ...], Tag("names")] | Annotated[Entries, Tag("entries")],
+        Discriminator(lambda given: "entries" if isinstance(given, Mapping) else "names"),
+    ] = Field((), description="Rows of the experiment that take part, or rows of its own.")
+    vary: tuple[Variation, ...] = Field((), description="Settings that take several values; all combinations are run.")
+    candidates: dict[Identifier, tuple[Change, ...]] | None = Field(
+        None,
+        description="Instead of rows and vary. Method -> candidates, from the strongest supervision to the weakest; "
+        "one is chosen by iid validation accuracy alone.",
+    )
+    changes: dict[str, Any] = Field({}, description="Setting -> a value that it has in all runs of the study.")
+    seeds: Seeds | None = Field(None, description="Those of the configuration where absent.")
+    seconds: bool = Field(False, description="Whether table and figure show the training time.")
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Study:
+        if (self.candidates is None) == (not self.vary or not self.rows):
+            raise ValueError("a study needs either the keys rows and vary, or the key candidates")
+        for setting, times in Counter(variation.setting for variation in self.vary).items():
+            if times > 1:
+                raise ValueError(f"vary: {setting} is there twice; give all of its values in one place")
+        return self
+
+    @property
+    def select(self) -> bool:
+        """Whether it chooses among candidates, by validation images."""
+        return self.candidates is not None
+
+
+class _TimingKeys(Model):
+    classes: Annotated[tuple[Annotated[int, Field(ge=2)], ...], Field(min_length=1)]
+    methods: Annotated[Entries, Field(min_length=1, description="Methods, or rows as an experiment has them.")]
+    backbone: Backbone
+    image_size: int = Field(ge=8)
+    channels: Count = Field(1, description="Of the images.")
+    batch_size: Count
+    operations: Annotated[tuple[Operation, ...], Field(min_length=1)] = Field(
+        ("training step",), description="What is timed."
+    )
+    rounds: Count
+    warmup: Count = Field(1, description="Calls before the timed ones, in each sweep over all cases.")
+    step_limit_seconds: Positive | None = Field(
+        None, description="A method whose step takes longer is not timed with more classes."
+    )
+
+
+TimingChanges = _changes_of(_TimingKeys, "TimingChanges")
+CaseName = Annotated[Identifier, _not({MAIN}, "it names the case that the section itself describes")]
+
+
+class Timing(_TimingKeys):
+    """The timing case "main", and further cases that differ from it in the keys that they name."""
+
+    cases: dict[CaseName, TimingChanges] = {}
+
+    def case(self, name: str) -> TimingCase:
+        """Return one case with nothing left open. Raises KeyError if there is none of that name."""
+        own = {} if name == MAIN else self.cases[name].given()
+        return TimingCase.model_validate_json(json.dumps({**self.given("cases"), **own, "name": name}))
+
+
+class TimingCase(_TimingKeys):
+    """What is timed, with nothing left open."""
+
+    name: str
+
+    @property
+    def suffix(self) -> str:
+        """What its files have at the end of their names."""
+        return f"_{self.name}"
+
+    @property
+    def rows(self) -> dict[str, Row]:
+        """What is timed, in the configuration's order."""
+        return _rows(self.methods, None)
+
+
+class Augmentation(Model):
+    """How training images of the segmentation are changed, each anew in every epoch; masks move with them."""
+
+    degrees: float = Field(10.0, ge=0, le=180, description="Largest rotation, either way.")
+    translate: Share = Field(0.1, description="Largest shift, either way, as a share of the side.")
+    scale: tuple[Positive, Positive] = Field((0.8, 1.4), description="Smallest and largest magnification.")
+    gamma: float = Field(
+        1.8, ge=1, description="Largest exponent of the intensities in [0, 1]; the smallest is its inverse. 1: none."
+    )
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Augmentation:
+        if self.scale[0] > self.scale[1]:
+            raise ValueError(f"scale must be a smaller and a larger number, not {list(self.scale)}")
+        return self
+
+
+class Segment(Model):
+    """Lung segmentation: a U-Net learns from images with masks, and gives one to each X-ray without."""
+
+    masks: Text = Field(
+        description="Manifest under the data root, columns image, mask, split (train or val); its paths are relative "
+        "to the folder of `manifest`."
+    )
+    manifest: Text = Field(description="Manifest of the X-rays, under the data root; those without a mask get one.")
+    image_size: int = Field(128, ge=64, multiple_of=32, description="Side in pixels of the network's square images.")
+    encoder: str = Field("resnet18", description="Of the U-Net, as segmentation-models-pytorch names it; not trained.")
+    epochs: Count = 40
+    batch_size: int = Field(8, ge=2)
+    learning_rate: Positive = Field(2e-3, description="The highest of a one-cycle schedule.")
+    weight_decay: float = Field(1e-4, ge=0)
+    gradient_clip: Positive | None = Field(1.0, description="Largest norm of the gradient; null: not clipped.")
+    augmentation: Augmentation = Field(Augmentation(), description="Of the training images.")
+    seed: Seed = Field(0, description="Of initial weights, batches and augmentation.")

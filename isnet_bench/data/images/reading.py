@@ -1,0 +1,137 @@
+"""X-rays and masks as they come: PNG, JPEG and DICOM files with 8 to 16 bits, read as grey values.
+
+Nothing is cropped, equalised or otherwise made prettier: borders, letters and exposure are what a benchmark of
+background bias is about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pydicom
+from PIL import Image, ImageOps
+from pydicom.misc import is_dicom
+from pydicom.pixels import apply_modality_lut, pixel_array
+
+from isnet_bench.io.errors import BenchError
+
+_FORMATS = ("PNG", "JPEG")
+_DICOM_SUFFIXES = (".dcm", ".dicom")
+_WHITE = 255
+# What is darker or brighter than all but this percentage of the pixels, becomes black or white.
+_CLIPPED_PERCENT = 0.5
+# Masks with no larger value number their parts (left lung, right lung); with a larger one, they are grey values.
+_LARGEST_PART = 15
+
+
+def read(path: Path) -> np.ndarray:
+    """Read an X-ray, a PNG, JPEG or DICOM file, as grey values uint8 (H, W) at its own resolution.
+
+    Colours become their luminance. PNG and JPEG files with 8 bits keep their grey values. Where there are more bits,
+    the range from the 0.5th to the 99.5th percentile becomes 0 to 255; so it does in DICOM files, after their modality
+    transform (rescale slope and intercept, or table), without counting their padding, and inverted where they are
+    MONOCHROME1, so that air is dark everywhere. DICOM is known by its signature or by the suffix .dcm or .dicom.
+    Raises BenchError for a file that cannot be opened, is damaged or cut short, holds several frames, or is no image.
+    """
+    with _sentences(path):
+        if is_dicom(path) or path.suffix.lower() in _DICOM_SUFFIXES:
+            return _read_dicom(path)
+        with _opened(path) as image:
+            if image.mode.startswith(("I", "F")):
+                values = np.asarray(image)
+                return _window(values, values)
+            return np.asarray(image.convert("L"))
+
+
+def read_mask(path: Path) -> np.ndarray:
+    """Read a foreground mask, a PNG or JPEG file, as bool (H, W). Raises as `read`.
+
+    Foreground is where a mask is at least half as bright as its brightest pixel. Masks whose largest value is 15 or
+    less, and palette images, number their parts (such as left and right lung): all but 0 is foreground.
+    """
+    with _sentences(path), _opened(path) as image:
+        numbered = image.mode == "P"
+        values = np.asarray(image if numbered or image.mode.startswith(("I", "F", "1")) else image.convert("L"))
+        largest = int(values.max())
+        if numbered or largest <= _LARGEST_PART:
+            return values > 0
+        return values >= largest / 2
+
+
+def read_pair(image: Path, mask: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Read an X-ray and its mask. Raises BenchError as `read`, and if they differ in size."""
+    pair = read(image), read_mask(mask)
+    sizes = [f"{array.shape[1]} x {array.shape[0]}" for array in pair]
+    if sizes[0] != sizes[1]:
+        raise BenchError(f"the mask {mask} has {sizes[1]} pixels, and its image {image} {sizes[0]}; resize the mask")
+    return pair
+
+
+def resize(image: np.ndarray, size: int) -> np.ndarray:
+    """Bring an image, uint8 (H, W), to (size, size): the whole frame, squashed; bilinear with antialiasing."""
+    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
+
+
+def resize_mask(mask: np.ndarray, size: int) -> np.ndarray:
+    """Bring a mask, bool (H, W), to uint8 (size, size), 1 where half of a pixel's area or more is foreground."""
+    area = Image.fromarray(mask.astype(np.float32)).resize((size, size), Image.Resampling.BOX)
+    return (np.asarray(area) >= 0.5).astype(np.uint8)
+
+
+@contextmanager
+def _sentences(path: Path) -> Iterator[None]:
+    try:
+        yield
+    # For files that are damaged, cut short, or something else, the decoders raise whatever they stumble over.
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise BenchError(
+            f"{path} cannot be read as a PNG, JPEG or DICOM image ({reason}): replace the file, or delete its line"
+        ) from error
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    with Image.open(path, formats=_FORMATS) as image:
+        frames = getattr(image, "n_frames", 1)
+        if frames > 1:
+            raise ValueError(f"it holds {frames} frames")
+        yield ImageOps.exif_transpose(image)
+
+
+def _read_dicom(path: Path) -> np.ndarray:
+    dataset = pydicom.dcmread(path)
+    frames = int(dataset.get("NumberOfFrames") or 1)
+    if frames > 1:
+        raise ValueError(f"it holds {frames} frames")
+    stored = pixel_array(dataset)
+    kind = dataset.PhotometricInterpretation
+    if stored.ndim == 3 and stored.dtype == np.uint8:
+        return np.asarray(Image.fromarray(stored).convert("L"))
+    if not kind.startswith("MONOCHROME"):
+        raise ValueError(f"its photometric interpretation is {kind}")
+    values = apply_modality_lut(stored, dataset).astype(np.float64)
+    image = _window(values, values[~_padding(stored, dataset)])
+    return _WHITE - image if kind == "MONOCHROME1" else image
+
+
+def _padding(stored: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
+    ends = [dataset.get("PixelPaddingValue"), dataset.get("PixelPaddingRangeLimit")]
+    ends = [end for end in ends if isinstance(end, int)]
+    if not ends:
+        return np.zeros(stored.shape, bool)
+    return (stored >= min(ends)) & (stored <= max(ends))
+
+
+def _window(values: np.ndarray, counted: np.ndarray) -> np.ndarray:
+    """Map the range of the counted values, but for the percentiles at its ends, to 0..255."""
+    if not counted.size:
+        raise ValueError("all of it is padding")
+    low, high = np.percentile(counted, (_CLIPPED_PERCENT, 100 - _CLIPPED_PERCENT))
+    if low == high:
+        low, high = counted.min(), counted.max()
+    scaled = (np.clip(values, low, high) - low) / max(high - low, np.finfo(np.float64).tiny)
+    return np.round(scaled * _WHITE).astype(np.uint8)

@@ -1,0 +1,1 @@
+"""Files, errors and provenance: what every floor above needs, without torch."""

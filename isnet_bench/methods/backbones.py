@@ -1,0 +1,76 @@
+"""Classifier architectures by name: this project's small ResNet, and all of timm and torchvision."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+from torch import nn
+
+from isnet_bench.io import torchvision_shim
+from isnet_bench.io.errors import BenchError
+
+torchvision_shim.ensure()
+
+import timm  # noqa: E402
+from timm.models.resnet import BasicBlock, ResNet  # noqa: E402
+
+SMALL = "resnet_small"
+
+
+def create(name: str, classes: int, channels: int, image_size: int, **options: Any) -> nn.Module:
+    """Make a classifier of images (N, channels, image_size, image_size) with random weights.
+
+    The name is "resnet_small", that of a model of timm, or else that of one of torchvision's classifiers. Options are
+    passed on; the size matters only to architectures that must know it. Raises BenchError if the name is unknown
+    (similar ones are listed) or if the architecture does not take the options.
+    """
+    try:
+        if name == SMALL:
+            return _small_resnet(classes, channels, **options)
+        if timm.is_model(name):
+            return timm.create_model(name, num_classes=classes, in_chans=channels, **options)
+        # Imported where it is needed: its import takes longer than that of all else here together.
+        from torchvision import models
+
+        if name in models.list_models(models):
+            network = models.get_model(name, weights=None, num_classes=classes, **options)
+            return _with_channels(network, channels)
+    except (TypeError, ValueError) as error:
+        raise BenchError(f"backbone {name} cannot be made with the options {options}: {error}") from error
+    known = [SMALL, *timm.list_models(), *models.list_models(models)]
+    similar = ", ".join(difflib.get_close_matches(name, known, n=4)) or f"{SMALL}, resnet18, densenet121"
+    raise BenchError(f"unknown backbone {name!r}; similar or common ones: {similar}")
+
+
+def _small_resnet(classes: int, channels: int, **options: Any) -> ResNet:
+    """A ResNet for small images that trains in seconds on one core: timm's own, only narrow and short."""
+    settings = {
+        "layers": (1, 1, 1),
+        "channels": (16, 32, 64),
+        "stem_type": "deep",
+        "stem_width": 8,
+        **options,
+    }
+    network = ResNet(BasicBlock, num_classes=classes, in_chans=channels, **settings)
+    for stage in range(len(settings["channels"]) + 1, 5):
+        network.add_module(f"layer{stage}", nn.Identity())
+    return network
+
+
+def _with_channels(network: nn.Module, channels: int) -> nn.Module:
+    """Give a torchvision model, which takes RGB images, another number of input channels."""
+    convolutions = ((name, module) for name, module in network.named_modules() if isinstance(module, nn.Conv2d))
+    name, first = next(convolutions)
+    if first.in_channels != channels:
+        fresh = nn.Conv2d(
+            channels,
+            first.out_channels,
+            first.kernel_size,
+            first.stride,
+            first.padding,
+            first.dilation,
+            bias=first.bias is not None,
+        )
+        network.set_submodule(name, fresh)
+    return network

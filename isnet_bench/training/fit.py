@@ -1,0 +1,335 @@
+"""The training loop: batches, one epoch after the other, checkpoints, and where training stands."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import shutil
+import sys
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Sampler, TensorDataset
+
+from isnet_bench import methods
+from isnet_bench.config import Training
+from isnet_bench.data import Split
+from isnet_bench.io import torchvision_shim
+from isnet_bench.io.errors import BenchError
+from isnet_bench.training import allocator
+
+torchvision_shim.ensure()
+
+import lightning  # noqa: E402
+from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar  # noqa: E402
+from lightning.pytorch.plugins.environments import LightningEnvironment  # noqa: E402
+
+log = logging.getLogger(__name__)
+
+_BEST, _LAST = "best.ckpt", "last.ckpt"
+_SHOWN = ("train_loss", "val_loss", "val_accuracy")
+_REFRESH = 20
+
+
+@dataclass
+class State:
+    """How far training has come.
+
+    Attributes
+    ----------
+    history : list of dict
+        One row for each epoch, counted from 1.
+    train_seconds : float
+        Time spent on training batches alone, without validation and checkpoints.
+    seconds : float
+        Time spent on all.
+    """
+
+    history: list[dict[str, float]]
+    train_seconds: float = 0.0
+    seconds: float = 0.0
+
+    @property
+    def best_epoch(self) -> int:
+        """Epoch of the lowest validation loss."""
+        return int(min(self.history, key=lambda row: row["val_loss"])["epoch"])
+
+
+def fit(
+    module: nn.Module,
+    train: Split,
+    val: Split,
+    settings: Training,
+    *,
+    seed: int,
+    name: str,
+    folder: Path,
+    identity: str,
+    device: torch.device,
+    classify: methods.Classify = methods.without_masks,
+) -> State:
+    """Train a method; its module then has the weights of the epoch with the lowest validation loss.
+
+    Every epoch has random numbers of its own, drawn from `seed` and the epoch alone: a run that was
+    interrupted, and is resumed at the end of the last whole epoch, ends like one that was not.
+
+    Parameters
+    ----------
+    module : nn.Module
+        With ``training_loss(images, masks, labels) -> Losses`` and ``forward(images) -> logits``.
+    train, val : Split
+        Validation images decide which epoch is the best one, by the method's own loss, in evaluation mode.
+    settings : Training
+        Trainer settings.
+    seed : int
+        Of batches and of all random numbers that the method draws.
+    name : str
+        What is trained, for messages.
+    folder : Path
+        For checkpoints. If one is there of the same `identity`, training resumes from it.
+    identity : str
+        Names all that the result depends on.
+    device : torch.device
+        The processor, or one GPU.
+    classify : callable
+        How the module classifies validation images.
+
+    Raises
+    ------
+    BenchError
+        If a loss or a gradient is not finite.
+    """
+    allocator.keep_memory()
+    batches = SeededBatches(len(train.labels), settings.batch_size, seed)
+    loop = Loop(module, classify, settings, seed=seed, name=name, identity=identity)
+    bar = sys.stdout.isatty()
+    with _quiet():
+        trainer = lightning.Trainer(
+            accelerator="gpu" if device.type == "cuda" else "cpu",
+            devices=1,
+            plugins=[LightningEnvironment()],
+            max_epochs=settings.epochs,
+            num_sanity_val_steps=0,
+            # Validation needs gradients: heatmaps are made of them.
+            inference_mode=False,
+            deterministic="warn" if device.type == "cuda" else None,
+            logger=False,
+            enable_model_summary=False,
+            enable_progress_bar=bar,
+            callbacks=[*_checkpoints(folder), ProgressBar(_REFRESH, leave=True) if bar else ProgressLines()],
+        )
+        in_order = torch.arange(len(val.labels)).split(settings.batch_in_order)
+        trainer.fit(
+            loop,
+            _loader(train, batches),
+            _loader(val, in_order),
+            ckpt_path=_resumable(folder, identity),
+            weights_only=True,
+        )
+    best = torch.load(folder / _BEST, map_location="cpu", weights_only=True)
+    loop.load_state_dict(best["state_dict"])
+    return loop.progress
+
+
+class SeededBatches(Sampler):
+    """Indices of the batches of one epoch, drawn from the seed and the epoch alone."""
+
+    def __init__(self, images: int, batch_size: int, seed: int) -> None:
+        self.images, self.batch_size, self.seed = images, min(batch_size, images), seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning calls this before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.images // self.batch_size
+
+    def __iter__(self) -> Iterator[Tensor]:
+        generator = torch.Generator().manual_seed(_epoch_seed(self.seed, self.epoch))
+        order = torch.randperm(self.images, generator=generator)
+        yield from order[: len(self) * self.batch_size].split(self.batch_size)
+
+
+class Loop(lightning.LightningModule):
+    """What Lightning must know of a method."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        classify: methods.Classify,
+        settings: Training,
+        *,
+        seed: int,
+        name: str,
+        identity: str,
+    ) -> None:
+        super().__init__()
+        self.module, self.classify, self.settings = module, classify, settings
+        self.seed, self.name, self.identity = seed, name, identity
+        self.progress = State([])
+        self._train, self._val = _Means(), _Means()
+        self._clock = self._epoch_start = time.perf_counter()
+
+    def configure_optimizers(self) -> Any:
+        settings = self.settings
+        parameters = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.AdamW(
+            parameters, settings.learning_rate, weight_decay=settings.weight_decay, fused=True
+        )
+        steps = self.trainer.estimated_stepping_batches
+        if settings.schedule == "constant":
+            return optimizer
+        if settings.schedule == "cosine":
+            schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+        else:
+            # One step more than there are batches: Lightning asks for the rate after the last one, too.
+            schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.learning_rate, steps + 1)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
+        norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.settings.gradient_clip or float("inf"))
+        self._check(norm, "gradient", self.trainer.fit_loop.batch_idx)
+
+    def on_train_epoch_start(self) -> None:
+        lightning.seed_everything(_epoch_seed(self.seed, self.current_epoch), verbose=False)
+        self._train, self._val = _Means(), _Means()
+        self._epoch_start = self._now()
+
+    def training_step(self, batch: Split, batch_idx: int) -> Tensor:
+        losses = self.module.training_loss(*batch)
+        self._check(losses.total, "loss", batch_idx)
+        self._train.add(_with_parts(losses), len(batch[0]))
+        return losses.total
+
+    def on_validation_epoch_start(self) -> None:
+        self.progress.train_seconds += self._now() - self._epoch_start
+        # The same random choices for every epoch, so that their losses can be compared.
+        lightning.seed_everything(self.seed, verbose=False)
+
+    def validation_step(self, batch: Split, batch_idx: int) -> None:
+        images, masks, labels = batch
+        with torch.enable_grad():
+            losses = self.module.training_loss(*batch)
+        self._check(losses.total, "validation loss", batch_idx)
+        correct = self.classify(self.module, images, masks).argmax(1) == labels
+        self._val.add({**_with_parts(losses), "accuracy": correct.float().mean()}, len(images))
+
+    def on_validation_epoch_end(self) -> None:
+        row = {"epoch": self.current_epoch + 1, **self._train.values("train_"), **self._val.values("val_")}
+        self.progress.history.append(row)
+        self.log_dict({key: row[key] for key in _SHOWN}, prog_bar=True)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        now = self._now()
+        self.progress.seconds += now - self._clock
+        self._clock = now
+        checkpoint |= {"progress": vars(self.progress), "identity": self.identity}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.progress = State(**checkpoint["progress"])
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+    def _check(self, value: Tensor, what: str, batch: int) -> None:
+        if not bool(torch.isfinite(value)):
+            place = f"epoch {self.current_epoch + 1}, batch {batch + 1}"
+            raise BenchError(
+                f"{self.name}: the {what} is {value.item()} at {place}; "
+                "lower training.learning_rate or training.gradient_clip"
+            )
+
+
+class ProgressBar(TQDMProgressBar):
+    """One bar for each epoch, without another one for validation."""
+
+    def init_validation_tqdm(self) -> Any:
+        bar = super().init_validation_tqdm()
+        bar.disable = True
+        return bar
+
+
+class ProgressLines(lightning.Callback):
+    """One line in the log for each epoch, where there is no terminal for a bar."""
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        row = pl_module.progress.history[-1]
+        figures = ", ".join(f"{key} {row[key]:.4g}" for key in _SHOWN)
+        log.info("%s: epoch %d of %d: %s", pl_module.name, row["epoch"], trainer.max_epochs, figures)
+
+
+class _Means:
+    """Means over images of named losses."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._images = 0
+
+    def add(self, values: Mapping[str, Tensor], images: int) -> None:
+        for key, value in values.items():
+            self._sums[key] = self._sums.get(key, 0) + value.detach().double() * images
+        self._images += images
+
+    def values(self, prefix: str) -> dict[str, float]:
+        return {f"{prefix}{key}": float(total) / self._images for key, total in self._sums.items()}
+
+
+def _with_parts(losses: Any) -> dict[str, Tensor]:
+    return {"loss": losses.total, **losses.parts}
+
+
+def _epoch_seed(seed: int, epoch: int) -> int:
+    return seed * 100_003 + epoch + 1
+
+
+def _loader(split: Split, batches: Any) -> DataLoader:
+    # A generator of its own: the loader draws a number that must not come from the method's stream.
+    return DataLoader(TensorDataset(*split), batch_size=None, sampler=batches, generator=torch.Generator())
+
+
+def _checkpoints(folder: Path) -> list[ModelCheckpoint]:
+    """The best epoch's weights, then the last epoch whole; the latter also knows which one is the best."""
+    common = {"dirpath": folder, "save_on_train_epoch_end": True, "enable_version_counter": False}
+    best = ModelCheckpoint(filename="best", monitor="val_loss", save_weights_only=True, **common)
+    return [best, ModelCheckpoint(filename="last", **common)]
+
+
+def _resumable(folder: Path, identity: str) -> Path | None:
+    """Return the checkpoint to resume from; one that is of no use is deleted."""
+    path = folder / _LAST
+    if not path.is_file():
+        return None
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)["identity"]
+    except (OSError, RuntimeError, LookupError, EOFError, ValueError, pickle.UnpicklingError):
+        found = "no whole checkpoint"
+    if found == identity:
+        log.info("training resumes from %s", path)
+        return path
+    log.warning("%s is damaged or belongs to another configuration; training starts anew", path)
+    shutil.rmtree(folder)
+    return None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Lightning from telling what it found and what it would like to sell."""
+    chatter = logging.getLogger("lightning.pytorch")
+    level = chatter.level
+    chatter.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="lightning")
+            yield
+    finally:
+        chatter.setLevel(level)

@@ -1,0 +1,104 @@
+"""A run: what it is about, and what later stages read of what training leaves behind.
+
+Apart from the trainer, whose import takes longer than evaluating a small network.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from isnet_bench import data as datasets
+from isnet_bench import methods
+from isnet_bench.config import Config, Row
+from isnet_bench.io.errors import BenchError
+from isnet_bench.io.files import read_json
+from isnet_bench.layout import RECORD, WEIGHTS
+
+_REMEDY = "train this method with this seed again"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A row of an experiment with one seed, and the data that it is trained and tested on.
+
+    Attributes
+    ----------
+    config : Config
+        The configuration, or the part of it that the run depends on.
+    experiment, row : str
+        Ids in the configuration.
+    seed : int
+        Of initial weights, batches and all random choices.
+    data : Path
+        Folder of the prepared data.
+    """
+
+    config: Config
+    experiment: str
+    row: str
+    seed: int
+    data: Path
+
+    @property
+    def entry(self) -> Row:
+        """The row as it is configured."""
+        return self.config.row(self.experiment, self.row)
+
+    @property
+    def method(self) -> methods.Method:
+        """What the row trains."""
+        return methods.get(self.entry.method, self.config.plugins)
+
+    @property
+    def hyperparameters(self) -> Any:
+        """Those of the method, none left open."""
+        return methods.hyperparameters(self.entry, self.config.plugins)
+
+    @cached_property
+    def info(self) -> dict[str, Any]:
+        """What the data are."""
+        return datasets.info(self.data)
+
+    def build(self, measured: dict[str, Any] | None, class_weights: Tensor | None = None) -> nn.Module:
+        """Return the row's module, not trained, given what the verb `range` wrote for rows that need it."""
+        task = methods.task(self.config.experiment(self.experiment).backbone, self.info, class_weights)
+        return methods.build(self.entry, task, measured, self.config.plugins)
+
+
+def trained(job: Job, run: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """Return the network of a finished run, in evaluation mode on the configured device, and the run's record.
+
+    Raises
+    ------
+    BenchError
+        If the run is missing, damaged or was made with other data.
+    """
+    record = read_json(run / RECORD, _REMEDY)
+    if record["data"] != job.info:
+        raise BenchError(f"{run} was trained on other data than the prepared data are now: {_REMEDY}")
+    network = job.method.trained(job.build(record["range"]))
+    path = run / WEIGHTS
+    try:
+        network.load_state_dict(load_file(path))
+    except FileNotFoundError as error:
+        raise BenchError(f"{path} is missing: {_REMEDY}") from error
+    except (OSError, SafetensorError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise BenchError(f"{path} does not hold this method's weights ({reason}): {_REMEDY}") from error
+    return network.to(device_of(job.config)).eval(), record
+
+
+def device_of(config: Config) -> torch.device:
+    """Return the device that the configuration asks for. Raises BenchError if that is a GPU, and there is none."""
+    wanted, found = config.device, torch.cuda.is_available()
+    if wanted == "cuda" and not found:
+        raise BenchError("device is cuda, but torch finds no GPU; set device to auto or cpu in the configuration")
+    return torch.device("cuda", 0) if found and wanted != "cpu" else torch.device("cpu")

@@ -1,0 +1,422 @@
+"""What an engine leaves behind, and what it does not depend on: batch, hooks, other engines and threads, grad mode."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import pickle
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import pytest
+import torch
+from small_networks import NETWORKS, conv, difference, make, masks_of, pixels
+from torch import Tensor, nn
+
+import isnet
+
+_BOTH_RULES = ("zplus", "epsilon")
+
+
+@pytest.fixture(params=[isnet.LRPFlex, isnet.LRPBlock])
+def engine(request: pytest.FixtureRequest) -> Callable:
+    return request.param
+
+
+# ---- independence of the batch ----
+
+
+@pytest.mark.parametrize("input_rule", ["epsilon", "zb"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_maps_in_evaluation_mode_do_not_depend_on_the_batch(engine: Callable, name: str, input_rule: str) -> None:
+    explain = engine(make(name), input_rule=input_rule, rules=_BOTH_RULES, layers=("1",))
+    images = pixels(3, 3, 12, 12)
+    together, alone = (explain(given, isnet.JointLogits()) for given in (images, images[1:2]))
+    assert difference(alone.relevance, together.relevance[1:2]) < 1e-10
+    assert difference(alone.layers["1"], together.layers["1"][1:2]) < 1e-10
+
+
+def _with_batch_statistics(network: nn.Module, images: Tensor) -> nn.Module:
+    """Copy a network for evaluation, with the mean and the biased variance of this batch as running statistics."""
+    network = copy.deepcopy(network).train()
+
+    def store(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+        module.running_mean.copy_(inputs[0].mean((0, 2, 3)))
+        module.running_var.copy_(inputs[0].var((0, 2, 3), correction=0))
+
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    handles = [module.register_forward_hook(store) for module in norms]
+    with torch.no_grad():
+        network(images)
+    for handle in handles:
+        handle.remove()
+    return network.eval()
+
+
+@pytest.mark.parametrize("rules", [("epsilon",), ("zplus",), ("zplus", "epsilon")])
+@pytest.mark.parametrize("name", ["average_pool", "residual", "concatenation", "linear_bottleneck"])
+def test_frozen_statistics_make_the_network_of_this_batch(name: str, rules: tuple[str, ...]) -> None:
+    network, images = make(name).train(), pixels(4, 3, 12, 12)
+    options = {"input_rule": "epsilon", "rules": rules}
+    expected = isnet.LRPFlex(_with_batch_statistics(network, images), **options)(images, isnet.JointLogits())
+    found = isnet.LRPFlex(network, batch_statistics="frozen", **options)(images, isnet.JointLogits())
+    assert difference(found.logits, expected.logits) < 1e-10
+    assert difference(found.relevance, expected.relevance) < 1e-10
+
+
+@pytest.mark.parametrize("rules", [("epsilon",), ("zplus",)])
+def test_frozen_statistics_behind_the_first_layer(rules: tuple[str, ...]) -> None:
+    network, images = make("residual").train(), pixels(4, 3, 12, 12)
+    layers = ("2", "4", "6")
+    expected = isnet.LRPFlex(_with_batch_statistics(network, images), rules=rules, layers=layers)(
+        images, isnet.JointLogits()
+    )
+    found = isnet.LRPFlex(network, rules=rules, layers=layers)(images, isnet.JointLogits())
+    for name in layers:
+        assert difference(found.layers[name], expected.layers[name]) < 1e-10
+    # z^B takes the unbiased variance, as LRP-Block does: near, but not equal.
+    assert 1e-6 < difference(found.relevance, expected.relevance) < 0.1
+
+
+@dataclass(frozen=True)
+class _FirstImageOnly(isnet.Quantity):
+    def scores(self, logits: Tensor) -> Tensor:
+        return logits[:, :1] * torch.eye(len(logits), dtype=logits.dtype)[:, :1]
+
+
+@pytest.mark.parametrize("input_rule", ["epsilon", "zb"])
+@pytest.mark.parametrize("name", ["residual", "concatenation", "linear_bottleneck"])
+def test_no_relevance_passes_between_images_unless_asked_for(name: str, input_rule: str) -> None:
+    network, images = make(name).train(), pixels(4, 3, 12, 12)
+    frozen = isnet.LRPFlex(network, input_rule=input_rule)(images, _FirstImageOnly()).relevance
+    assert frozen[0].any()
+    assert not frozen[1:].any()
+    coupled = isnet.LRPFlex(network, input_rule=input_rule, batch_statistics="differentiated")(
+        images, _FirstImageOnly()
+    )
+    assert coupled.relevance[1:].abs().max() > 1e-3 * coupled.relevance.abs().max()
+
+
+@pytest.mark.parametrize("name", ["residual", "concatenation", "linear_bottleneck"])
+def test_zplus_rule_always_freezes_batch_statistics(name: str) -> None:
+    network, images = make(name).train(), pixels(4, 3, 12, 12)
+    frozen, asked = (
+        isnet.LRPFlex(network, rules=("zplus",), batch_statistics=mode)(images, isnet.JointLogits()).relevance
+        for mode in ("frozen", "differentiated")
+    )
+    assert difference(asked, frozen) < 1e-10
+
+
+@pytest.mark.parametrize("input_rule", ["epsilon", "zb"])
+@pytest.mark.parametrize("rules", [("epsilon",), ("zplus", "epsilon")])
+def test_given_statistics_explain_a_part_of_the_batch_as_if_whole(
+    engine: Callable, rules: tuple[str, ...], input_rule: str
+) -> None:
+    network, images = make("residual").train(), pixels(5, 3, 12, 12)
+    explain = engine(network, input_rule=input_rule, rules=rules, layers=("4",))
+    logits, relevance, layers = explain(images, isnet.JointLogits())
+    with isnet.BatchStatistics() as statistics:
+        assert torch.equal(network(images), logits)
+    before = copy.deepcopy(network.state_dict())
+    part = explain(images[[3, 1]], isnet.JointLogits(), statistics)
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+    assert difference(part.logits, logits[[3, 1]]) < 1e-10
+    assert difference(part.relevance, relevance[[3, 1]]) < 1e-10
+    assert difference(part.layers["4"], layers["4"][[3, 1]]) < 1e-10
+    with pytest.raises(ValueError, match="another network"):
+        explain(images, isnet.JointLogits(), isnet.BatchStatistics())
+
+
+@pytest.mark.parametrize("fraction", [0.5, 1.0])
+@pytest.mark.parametrize("propagation", ["flex", "block"])
+def test_one_value_per_channel_in_training_mode_is_refused_as_torch_does(propagation: str, fraction: float) -> None:
+    torch.manual_seed(0)
+    layers = [conv(3, 4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), conv(4, 4), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten()]
+    network = nn.Sequential(*layers, nn.Linear(4, 3))
+    before = copy.deepcopy(network.state_dict())
+    images, masks = pixels(3, 3, 6, 6, dtype=torch.float32), torch.ones(3, 1, 6, 6)
+    net = isnet.SelectiveISNet(
+        network, isnet.HeatmapLoss(0.1, 1.0), propagation=propagation, heatmap_fraction=fraction
+    ).train()
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        net.training_loss(images[:1], masks[:1], torch.tensor([1]))
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items() if "num" not in key)
+    # A single explained image of a larger batch is none.
+    assert net.training_loss(images, masks, torch.tensor([1, 0, 2])).total.isfinite()
+    assert all(buffer.isfinite().all() for buffer in network.buffers())
+
+
+# ---- nothing is left behind ----
+
+
+def _snapshot(network: nn.Module) -> dict[str, object]:
+    return {
+        name: {
+            key: list(value.items()) if isinstance(value, dict) else value
+            for key, value in vars(module).items()
+            if key not in ("_parameters", "_buffers", "_modules")
+        }
+        for name, module in network.named_modules()
+    }
+
+
+def _explain_everything(engine: Callable, network: nn.Module, images: Tensor) -> None:
+    for rules in (("epsilon",), _BOTH_RULES):
+        _, relevance, _ = engine(network, rules=rules, layers=("4",))(images, isnet.JointLogits())
+        torch.autograd.grad(relevance.square().sum(), list(network.parameters()), allow_unused=True)
+
+
+def test_a_network_in_evaluation_mode_stays_as_it_was(engine: Callable) -> None:
+    network, images = make("residual"), pixels(2, 3, 12, 12)
+    state, attributes, logits = copy.deepcopy(network.state_dict()), _snapshot(network), network(images)
+    pixels_before, generator = images.clone(), torch.get_rng_state()
+    _explain_everything(engine, network, images)
+    with pytest.raises(ValueError, match="labels"):
+        engine(network, rules=("epsilon",), layers=("4",))(images, isnet.Logit(99))
+    assert _snapshot(network) == attributes
+    assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
+    assert all(parameter.grad is None and parameter.requires_grad for parameter in network.parameters())
+    assert torch.equal(network(images), logits)
+    assert torch.equal(images, pixels_before)
+    assert not images.requires_grad
+    assert torch.equal(torch.get_rng_state(), generator)
+    assert torch.relu(images.requires_grad_()).grad_fn.name() == "ReluBackward0"
+
+
+@pytest.mark.parametrize("mode", ["frozen", "differentiated", None])
+@pytest.mark.parametrize("rules", [("epsilon",), _BOTH_RULES])
+def test_running_statistics_are_updated_once_for_each_call(rules: tuple[str, ...], mode: str | None) -> None:
+    network, images = make("residual").train(), pixels(4, 3, 12, 12)
+    plain = copy.deepcopy(network)
+    if mode is None:
+        explain = isnet.LRPBlock(network, rules=rules, layers=("4",))
+    else:
+        explain = isnet.LRPFlex(network, rules=rules, layers=("4",), batch_statistics=mode)
+    for _ in range(2):
+        explain(images, isnet.JointLogits())
+        plain(images)
+    for key, value in plain.state_dict().items():
+        assert torch.equal(network.state_dict()[key], value), key
+    assert network[1].num_batches_tracked == 2
+
+
+class _Failing(nn.Module):
+    def __init__(self, error: Exception | None) -> None:
+        super().__init__()
+        self.first, self.relu, self.error = conv(3, 4), nn.ReLU(), error
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.relu(self.first(x))
+        if self.error is not None:
+            raise self.error
+        return x.sigmoid().mean((2, 3))
+
+
+@pytest.mark.parametrize(("error", "expected"), [(KeyError("inside"), KeyError), (None, isnet.UnsupportedNetworkError)])
+def test_nothing_stays_after_a_failure(engine: Callable, error: Exception | None, expected: type[Exception]) -> None:
+    network = _Failing(error)
+    attributes = _snapshot(network)
+    with pytest.raises(expected):
+        engine(network, layers=("first",))(pixels(1, 3, 6, 6, dtype=torch.float32), isnet.Logit(0))
+    assert _snapshot(network) == attributes
+    assert torch.relu(torch.ones(1, requires_grad=True)).grad_fn.name() == "ReluBackward0"
+    assert torch.is_grad_enabled()
+
+
+def test_an_explained_network_can_be_copied_and_stored(engine: Callable) -> None:
+    network, images = make("residual"), pixels(2, 3, 12, 12)
+    _explain_everything(engine, network, images)
+    stored = pickle.loads(pickle.dumps(copy.deepcopy(network)))
+    assert torch.equal(stored(images), network(images))
+
+
+def test_activations_are_freed_without_the_garbage_collector(engine: Callable) -> None:
+    network, images = make("residual"), pixels(2, 3, 12, 12)
+    activations: list[weakref.ref] = []
+    network[3].register_forward_hook(lambda *call: activations.append(weakref.ref(call[-1])))
+    gc.collect()
+    gc.disable()
+    try:
+        explanation = engine(network, rules=_BOTH_RULES, layers=("5",))(images, isnet.JointLogits())
+        explanation.relevance.sum().backward()
+        del explanation
+        assert activations[0]() is None
+    finally:
+        gc.enable()
+
+
+# ---- hooks of the user ----
+
+
+@pytest.mark.parametrize(
+    ("take", "named"),
+    [
+        (Tensor.detach, "detach"),
+        (lambda out: out.data, "data"),
+        (lambda out: out.mean().item(), "item"),
+        (torch.no_grad()(lambda out: out.mean()), "mean"),
+    ],
+)
+def test_a_hook_that_takes_values_out_of_the_graph_is_told_to_do_so_later(take: Callable, named: str) -> None:
+    network, kept = make("residual"), []
+    network[3].register_forward_hook(lambda module, inputs, out: kept.append(take(out)))
+    with pytest.raises(isnet.UnsupportedNetworkError, match=rf"'{named}' in 3 \(Branches\)\. A forward hook .* after"):
+        isnet.LRPFlex(network)(pixels(2, 3, 12, 12), isnet.Logit(0))
+
+
+def test_a_hook_may_keep_outputs_and_detach_them_after_the_call() -> None:
+    network, images, kept = make("residual"), pixels(2, 3, 12, 12), []
+    expected = isnet.LRPFlex(network)(images, isnet.Logit(0)).relevance
+    network[3].register_forward_hook(lambda module, inputs, out: kept.append(out.clone()))
+    assert torch.equal(isnet.LRPFlex(network)(images, isnet.Logit(0)).relevance, expected)
+    assert torch.equal(kept[0].detach(), network[:4](images))
+
+
+# ---- engines and threads side by side ----
+
+
+def _gradients(relevance: Tensor, network: nn.Module, images: Tensor) -> list[Tensor]:
+    loss = isnet.HeatmapLoss(0.1, 1.0)(relevance, masks_of(images))
+    found = torch.autograd.grad(loss, list(network.parameters()), allow_unused=True)
+    return [gradient for gradient in found if gradient is not None]
+
+
+def test_engines_with_other_settings_on_one_network_do_not_disturb_each_other() -> None:
+    network, images = make("residual"), pixels(2, 3, 12, 12)
+    engines = [
+        isnet.LRPFlex(network, 1e-2),
+        isnet.LRPFlex(network, 0.7, "epsilon"),
+        isnet.LRPFlex(network, 0.2, rules=_BOTH_RULES, layers=("4",)),
+        isnet.LRPBlock(network, ("epsilon",), 0.3, layers=("2", "4")),
+    ]
+    alone = [
+        (explanation.relevance, _gradients(explanation.relevance, network, images))
+        for explanation in (engine(images, isnet.JointLogits()) for engine in engines)
+    ]
+    mixed = [engine(images, isnet.JointLogits()) for engine in reversed(engines)][::-1]
+    for explanation, (relevance, gradients) in zip(mixed, alone, strict=True):
+        assert torch.equal(explanation.relevance, relevance)
+        for found, expected in zip(_gradients(explanation.relevance, network, images), gradients, strict=True):
+            assert torch.equal(found, expected)
+    assert difference(mixed[0].relevance, mixed[1].relevance) > 0.1
+
+
+@contextmanager
+def _eager_switching() -> Iterator[None]:
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(interval)
+
+
+def test_threads_with_other_settings_on_one_network_do_not_disturb_each_other(engine: Callable) -> None:
+    network, images = make("residual", dtype=torch.float32), pixels(2, 3, 8, 8, dtype=torch.float32)
+    jobs: list[Callable[[], tuple[Tensor, ...]]] = []
+    for epsilon, rules, layers in [
+        (1e-2, ("epsilon",), ("2", "4")),
+        (0.5, ("zplus", "epsilon"), ("4", "6")),
+        (0.1, ("epsilon",), ()),
+        (1.0, ("zplus",), ("2", "6", "7")),
+    ]:
+        explain = engine(network, epsilon=epsilon, rules=rules, layers=layers)
+
+        def job(explain: Callable = explain) -> tuple[Tensor, ...]:
+            logits, relevance, maps = explain(images, isnet.JointLogits())
+            return logits, relevance, *maps.values(), *_gradients(relevance, network, images)
+
+        jobs.append(job)
+    alone = [job() for job in jobs]
+    start = threading.Barrier(len(jobs))
+
+    def repeated(job: Callable[[], tuple[Tensor, ...]]) -> list[tuple[Tensor, ...]]:
+        start.wait()
+        return [job() for _ in range(30)]
+
+    with _eager_switching(), ThreadPoolExecutor(len(jobs)) as pool:
+        results = list(pool.map(repeated, jobs))
+    for expected, repetitions in zip(alone, results, strict=True):
+        for found in repetitions:
+            assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+    assert not any(module._forward_hooks for module in network.modules())
+
+
+def test_another_thread_may_use_the_network_meanwhile(engine: Callable) -> None:
+    network, images = make("residual", dtype=torch.float32), pixels(2, 3, 8, 8, dtype=torch.float32)
+    explain = engine(network, layers=("2", "4"))
+    expected, logits = explain(images, isnet.Logit(0)).relevance, network(images)
+    stop = threading.Event()
+
+    def predict() -> bool:
+        equal = True
+        while not stop.is_set():
+            equal &= torch.equal(network(images), logits)
+        return equal
+
+    with _eager_switching(), ThreadPoolExecutor(1) as pool:
+        prediction = pool.submit(predict)
+        found = [explain(images, isnet.Logit(0)).relevance for _ in range(30)]
+        stop.set()
+    assert prediction.result()
+    assert all(torch.equal(relevance, expected) for relevance in found)
+
+
+# ---- grad mode ----
+
+
+@pytest.mark.parametrize("input_rule", ["epsilon", "zb"])
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+def test_without_gradients_the_numbers_are_the_same_and_detached(
+    engine: Callable, context: Callable, input_rule: str
+) -> None:
+    network = make("residual")
+    explain = engine(network, input_rule=input_rule, layers=("4",), rules=_BOTH_RULES)
+    expected = explain(pixels(2, 3, 12, 12), isnet.JointLogits())
+    assert expected.relevance.requires_grad
+    with context():
+        found = explain(pixels(2, 3, 12, 12), isnet.JointLogits())
+        assert not torch.is_grad_enabled()
+    for one, other in [
+        (found.logits, expected.logits),
+        (found.relevance, expected.relevance),
+        (found.layers["4"], expected.layers["4"]),
+    ]:
+        assert not one.requires_grad
+        assert torch.equal(one, other)
+
+
+def test_numbers_made_without_gradients_can_be_used_with_them() -> None:
+    explain = isnet.LRPFlex(make("plain"))
+    with torch.inference_mode():
+        images = pixels(1, 3, 8, 8)
+        relevance = explain(images, isnet.Logit(0)).relevance
+    assert (relevance * torch.ones(1, dtype=torch.float64, requires_grad=True)).sum().requires_grad
+
+
+def test_images_from_inference_mode_can_be_explained_with_gradients() -> None:
+    network = make("plain")
+    with torch.inference_mode():
+        images = pixels(1, 3, 8, 8)
+    found = isnet.LRPFlex(network)(images, isnet.Logit(0)).relevance
+    assert torch.equal(found, isnet.LRPFlex(network)(pixels(1, 3, 8, 8), isnet.Logit(0)).relevance)
+    assert found.requires_grad
+
+
+@pytest.mark.parametrize("input_rule", ["epsilon", "zb"])
+def test_maps_come_in_the_order_of_the_rules(engine: Callable, input_rule: str) -> None:
+    network, images = make("residual"), pixels(2, 3, 12, 12)
+    # LRP-Block knows scores of single classes for both rules.
+    quantity = isnet.JointLogits() if engine is isnet.LRPFlex else isnet.EveryLogit()
+
+    def maps(*rules: str) -> Tensor:
+        _, relevance, layers = engine(network, input_rule=input_rule, rules=rules, layers=("4",))(images, quantity)
+        return torch.cat([relevance.flatten(2), layers["4"].flatten(2)], 2)
+
+    assert torch.equal(maps("zplus", "epsilon"), torch.cat([maps("zplus"), maps("epsilon")], 1))
+    assert torch.equal(maps("epsilon", "zplus"), torch.cat([maps("epsilon"), maps("zplus")], 1))
