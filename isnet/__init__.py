@@ -11,6 +11,7 @@ from isnet.first_pass import FirstPass
 from isnet.flex import LRPFlex
 from isnet.loss import HeatmapLoss, Losses, RelevanceRange, gwrp, relevance_range
 from isnet.quantities import EveryLogit, JointLogits, Logit, Quantity, RandomLogit, SoftmaxEta
+from isnet.rules import pixel_bounds
 from isnet.variants import INPUT, DualISNet, ISNet, OriginalISNet, SelectiveISNet, StochasticISNet
 
 __all__ = [
@@ -36,5 +37,6 @@ __all__ = [
     "StochasticISNet",
     "UnsupportedNetworkError",
     "gwrp",
+    "pixel_bounds",
     "relevance_range",
 ]

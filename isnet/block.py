@@ -14,9 +14,9 @@ from torch.nn import functional as F
 from isnet.affine_layers import Convolution, Diagonal, Linear, Weighted
 from isnet.batch_statistics import BatchStatistics
 from isnet.block_tape import Layer, Node, Operation, Reshape, Tape, Value
-from isnet.engine import Engine, Explanation, UnsupportedNetworkError, check_images, check_logits, collect_outputs
+from isnet.engine import Engine, Explanation, UnsupportedNetworkError, check_logits, collect_outputs
 from isnet.quantities import ClassQuantity, JointLogits, Quantity, SoftmaxEta
-from isnet.rules import Epsilon, Rule, ZPlus, stabilise
+from isnet.rules import Bound, Epsilon, Rule, ZPlus, stabilise
 
 # Of the odds (1 - p) / p in SoftmaxEta's difference layer; fixed in the authors' code.
 _ODDS_EPSILON = 1e-5
@@ -58,11 +58,14 @@ class LRPBlock(Engine):
         Stabiliser of every denominator, > 0, in units of activations.
     input_rule : {"zb", "epsilon"}
         Rule of layers that read the image itself: z^B, or "epsilon" for the same rule as everywhere else.
-    low, high : float
-        Range of pixel values, for z^B.
+    low, high : float, sequence of float or Tensor
+        Bounds of pixel values as the network gets them, for z^B: one for all channels or one per channel (of normalised
+        images see :func:`isnet.pixel_bounds`). Maps do not depend on the unit of pixels.
     layers : sequence of str
         Names of modules (as in ``model.named_modules()``) at whose outputs relevance is wanted too. Inside a
         convolution fused with its batch norm there is only one: that at the batch norm's output.
+    strict : bool
+        Refuse images outside the bounds, instead of warning once.
 
     Raises
     ------
@@ -88,16 +91,17 @@ class LRPBlock(Engine):
         rules: Sequence[Literal["zplus", "epsilon"]] = ("zplus", "epsilon"),
         epsilon: float = 1e-2,
         input_rule: Literal["zb", "epsilon"] = "zb",
-        low: float = 0.0,
-        high: float = 1.0,
+        low: Bound = 0.0,
+        high: Bound = 1.0,
         layers: Sequence[str] = (),
+        strict: bool = False,
     ) -> None:
-        super().__init__(model, rules, epsilon, input_rule, low, high, layers)
+        super().__init__(model, rules, epsilon, input_rule, low, high, layers, strict)
 
     def __call__(self, images: Tensor, quantity: Quantity, statistics: BatchStatistics | None = None) -> Explanation:
-        check_images(images)
+        self._check_images(images)
         with torch.autocast(images.device.type, enabled=False):
-            tape = Tape(self.model, images, statistics)
+            tape = Tape(self.model, images, self._rules[0].first, statistics)
             with collect_outputs(self.model, self.layers, tape.read) as outputs, tape:
                 logits = self.model(images)
                 root = tape.value(logits)
@@ -117,7 +121,7 @@ class LRPBlock(Engine):
     def _check_first_layer(self, nodes: Sequence[Node]) -> None:
         if self._rules[0].first is None:
             return
-        if not any(_weighted(node) is not None and node.inputs[0].ones is not None for node in nodes):
+        if not any(_weighted(node) is not None and node.inputs[0].bounds is not None for node in nodes):
             raise UnsupportedNetworkError(
                 "the z^B rule needs a convolution, linear layer or batch norm that "
                 "reads the images themselves; use input_rule='epsilon'"

@@ -19,19 +19,19 @@ from isnet.affine_layers import Affine, AveragePool, Convolution, Diagonal, Line
 from isnet.batch_statistics import BatchNormCall, BatchStatistics, Statistics
 from isnet.calls import Call, Kind, TensorTable, Trace, tensors_in
 from isnet.engine import unsupported_operation
-from isnet.rules import Rule
+from isnet.rules import ZB, Rule
 
 
 @dataclass(eq=False)
 class Value:
     """One activation: its tensor and what is known about it.
 
-    `ones` is what this value would be for an image of ones, as long as it only rearranges the image's pixels.
+    `bounds` are the lowest and highest values it can take, as long as it only rearranges the image's pixels.
     """
 
     tensor: Tensor
     nonnegative: bool = False
-    ones: Tensor | None = None
+    bounds: tuple[Tensor, Tensor] | None = None
 
 
 class Operation:
@@ -67,8 +67,8 @@ class Layer(Operation):
 
     def relevances(self, relevance: Tensor, inputs: Sequence[Value], rule: Rule) -> Sequence[Tensor]:
         source = inputs[0]
-        if rule.first is not None and source.ones is not None and isinstance(self.layer, Weighted):
-            return [rule.first.through(self.layer, source.tensor, source.ones, relevance)]
+        if rule.first is not None and source.bounds is not None and isinstance(self.layer, Weighted):
+            return [rule.first.through(self.layer, source.tensor, source.bounds, relevance)]
         return [rule.through(self.layer, source.tensor, relevance, source.nonnegative)]
 
 
@@ -138,11 +138,11 @@ class _NoRuleError(Exception):
 class Tape(Trace):
     """Records, while it is entered, every torch call whose arguments depend on `images`."""
 
-    def __init__(self, model: nn.Module, images: Tensor, statistics: BatchStatistics | None = None) -> None:
+    def __init__(self, model: nn.Module, images: Tensor, first: ZB | None, statistics: BatchStatistics | None) -> None:
         super().__init__(model, statistics)
         self.nodes: list[Node] = []
         self._values: TensorTable[Value] = TensorTable()
-        self.images = Value(images, ones=torch.ones_like(images))
+        self.images = Value(images, bounds=None if first is None else first.bounds(images))
         self._values[images] = self.images
 
     def __exit__(self, *error: object) -> None:
@@ -187,7 +187,7 @@ class Tape(Trace):
             operation = unsupported_operation(self.model, known_as, str(error))
             output = Value(result)
         else:
-            output = Value(result, operation.nonnegative(recorded.inputs), recorded.ones(operation))
+            output = Value(result, operation.nonnegative(recorded.inputs), recorded.bounds(operation))
         self.nodes.append(Node(operation, recorded.inputs, output))
         self._values[result] = output
 
@@ -227,12 +227,15 @@ class _Recorded:
         result = self.call.on(tensor)
         return result if isinstance(result, Tensor) else result[self.position]
 
-    def ones(self, operation: Operation) -> Tensor | None:
-        """Return the output for an image of ones if the call only rearranges pixels, else None."""
-        ones = [value.ones for value in self.inputs]
-        if not isinstance(operation, Reshape | Rearrange | Concatenation) or any(each is None for each in ones):
+    def bounds(self, operation: Operation) -> tuple[Tensor, Tensor] | None:
+        """Return the output for the lowest and the highest image if the call only rearranges pixels, else None."""
+        bounds = [value.bounds for value in self.inputs if value.bounds is not None]
+        if not isinstance(operation, Reshape | Rearrange | Concatenation) or len(bounds) < len(self.inputs):
             return None
-        return self.on(ones if isinstance(operation, Concatenation) else ones[0])
+        low, high = zip(*bounds, strict=True)
+        if isinstance(operation, Concatenation):
+            return self.on(low), self.on(high)
+        return self.on(low[0]), self.on(high[0])
 
 
 # ---- from calls to operations ----

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import sys
 import threading
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from isnet.batch_statistics import BatchStatistics
 from isnet.quantities import Quantity
-from isnet.rules import make_rules
+from isnet.rules import Bound, make_rules
 
 Record = TypeVar("Record")
 # torch numbers hooks without a lock of its own.
@@ -55,12 +56,14 @@ class Engine(ABC):
         rules: Sequence[str],
         epsilon: float,
         input_rule: str,
-        low: float,
-        high: float,
+        low: Bound,
+        high: Bound,
         layers: Sequence[str],
+        strict: bool,
     ) -> None:
         self.model = unwrap(model)
         self._rules = make_rules(rules, epsilon, input_rule, low, high)
+        self._strict, self._warned = strict, False
         self.layers = tuple(layers)
         check_layers(self.model, self.layers)
 
@@ -92,6 +95,17 @@ class Engine(ABC):
         ValueError
             If the batch is empty, the quantity fits neither rules nor logits, or a layer does not run exactly once.
         """
+
+    def _check_images(self, images: Tensor) -> None:
+        """Refuse an empty batch; warn once of images outside the z^B rule's bounds, or refuse them if `strict`."""
+        check_images(images)
+        first = self._rules[0].first
+        outside = None if first is None or self._warned else first.outside(images)
+        if outside is not None and self._strict:
+            raise ValueError(outside)
+        if outside is not None:
+            self._warned = True
+            warnings.warn(outside, stacklevel=3)
 
 
 def check_modules(model: nn.Module) -> None:

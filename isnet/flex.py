@@ -13,7 +13,6 @@ from isnet.engine import (
     Engine,
     Explanation,
     UnsupportedNetworkError,
-    check_images,
     check_logits,
     check_modules,
     collect_outputs,
@@ -22,7 +21,7 @@ from isnet.first_pass import Reuse
 from isnet.flex_functions import Propagation
 from isnet.flex_trace import FlexTrace
 from isnet.quantities import JointLogits, Quantity
-from isnet.rules import ZB, Rule, Stem, ZPlus
+from isnet.rules import ZB, Bound, Rule, Stem, ZPlus
 
 
 class LRPFlex(Engine):
@@ -43,8 +42,9 @@ class LRPFlex(Engine):
         Rule of the first layer. "zb" (z^B) knows that pixels lie in ``[low, high]`` and also sees relevance on black
         pixels; it needs the images to enter a convolution or linear layer, perhaps batch norm, then ReLU. "epsilon"
         multiplies the gradient with the image.
-    low, high : float
-        Range of pixel values, for z^B.
+    low, high : float, sequence of float or Tensor
+        Bounds of pixel values as the network gets them, for z^B: one for all channels or one per channel (of normalised
+        images see :func:`isnet.pixel_bounds`). Maps do not depend on the unit of pixels.
     layers : sequence of str
         Names of modules (as in ``model.named_modules()``) at whose outputs relevance is wanted too.
     batch_statistics : {"frozen", "differentiated"}
@@ -54,6 +54,8 @@ class LRPFlex(Engine):
     rules : sequence of {"epsilon", "zplus"}
         Rule behind the first layer: one heatmap per rule and score, in this order. "zplus" follows the positive part
         of each pre-activation (see :mod:`isnet.positive_part`).
+    strict : bool
+        Refuse images outside the bounds, instead of warning once.
 
     Raises
     ------
@@ -77,20 +79,21 @@ class LRPFlex(Engine):
         model: nn.Module,
         epsilon: float = 1e-2,
         input_rule: Literal["zb", "epsilon"] = "zb",
-        low: float = 0.0,
-        high: float = 1.0,
+        low: Bound = 0.0,
+        high: Bound = 1.0,
         layers: Sequence[str] = (),
         batch_statistics: Literal["frozen", "differentiated"] = "frozen",
         rules: Sequence[Literal["epsilon", "zplus"]] = ("epsilon",),
+        strict: bool = False,
     ) -> None:
-        super().__init__(model, rules, epsilon, input_rule, low, high, layers)
+        super().__init__(model, rules, epsilon, input_rule, low, high, layers, strict)
         if batch_statistics not in ("frozen", "differentiated"):
             raise ValueError(f"batch_statistics must be frozen or differentiated, got {batch_statistics!r}")
         check_modules(self.model)
         self.batch_statistics = batch_statistics
 
     def __call__(self, images: Tensor, quantity: Quantity, statistics: BatchStatistics | None = None) -> Explanation:
-        check_images(images)
+        self._check_images(images)
         create_graph = torch.is_grad_enabled()
         with torch.inference_mode(False), torch.enable_grad():
             explanation = self._explain(images, quantity, statistics, create_graph)
@@ -176,7 +179,9 @@ def _through(
         # Maps of the same image share what the rule makes of the image alone.
         inputs = stem.inputs[: len(stem.inputs) // copies]
         maps = at_output.view(-1, len(inputs), *at_output.shape[2:])
-        parts.append(first.through(stem.layer, inputs, torch.ones_like(inputs[:1]), maps))
+        lowest, highest = (bound.view(1, *inputs.shape[1:]) for bound in first.bounds(images[:1]))
+        bounds = lowest, highest
+        parts.append(first.through(stem.layer, inputs, bounds, maps))
     return sum(parts[1:], parts[0]).view(-1, *images.shape)
 
 

@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 
 from isnet.affine_layers import Affine, Weighted
-from isnet.batch_statistics import Statistics
+from isnet.batch_statistics import Statistics, per_channel
+
+Bound = float | Sequence[float] | Tensor
 
 
 def stabilise(z: Tensor, epsilon: float) -> Tensor:
@@ -22,33 +24,72 @@ def stabilise(z: Tensor, epsilon: float) -> Tensor:
     return torch.where(z >= 0, z + epsilon, z - epsilon)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ZB:
-    """LRP z^B rule for pixels in ``[low, high]`` (Montavon et al., Pattern Recognition 65, 2017).
+    """LRP z^B rule for pixels between `low` and `high` (Montavon et al., Pattern Recognition 65, 2017).
 
-    With biases as in an ISNet (Nature Communications 15, 291, 2024, Methods): the bias counts as a neuron of value 1,
-    its negative part cancels, its positive part stays in the denominator.
+    The bounds are scalars or one per channel. With biases as in an ISNet (Nature Communications 15, 291, 2024,
+    Methods): the bias counts as a neuron of value 1 between 0 and 1, whatever the unit of pixels: its negative part
+    cancels, its positive part stays in the denominator.
     """
 
     epsilon: float
-    low: float
-    high: float
+    low: Tensor
+    high: Tensor
 
-    def through(self, layer: Weighted, image: Tensor, ones: Tensor, relevance: Tensor) -> Tensor:
-        """Send relevance to the image; `ones` is what the layer's input would be for an image of ones."""
-        low, high = self.low, self.high
+    @classmethod
+    def of(cls, epsilon: float, low: Bound, high: Bound) -> ZB:
+        """Make the rule of an engine's arguments; raise ValueError for bounds outside their range."""
+        lowest, highest = torch.as_tensor(low, dtype=torch.float64), torch.as_tensor(high, dtype=torch.float64)
+        sizes = {bound.numel() for bound in (lowest, highest) if bound.ndim}
+        straddle = (lowest <= 0) & (highest >= 0) & (lowest < highest) if len(sizes) < 2 else torch.tensor(False)
+        finite = lowest.isfinite().all() and highest.isfinite().all()
+        if max(lowest.ndim, highest.ndim) > 1 or not (bool(finite) and bool(straddle.all())):
+            raise ValueError(
+                "the z^B rule needs finite bounds low <= 0 <= high, low < high, each a number or one per channel, "
+                f"got low={low}, high={high}"
+            )
+        return cls(epsilon, lowest.detach().cpu(), highest.detach().cpu())
+
+    def bounds(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the lowest and the highest images of this shape."""
+        found = []
+        for name, bound in (("low", self.low), ("high", self.high)):
+            if bound.ndim and bound.shape[0] != images.shape[1]:
+                raise ValueError(f"{name} has {bound.shape[0]} channels, but the images have {images.shape[1]}")
+            bound = bound.to(images) if bound.ndim == 0 else per_channel(bound.to(images), images.ndim)
+            found.append(torch.ones_like(images) * bound)
+        return found[0], found[1]
+
+    def outside(self, images: Tensor) -> str | None:
+        """Say by how much images exceed the bounds, if they do by more than rounding."""
+        images = images.detach()
+        low, high = self.bounds(images[:1])
+        slack = 1e-3 * (high - low)
+        if not bool(((images < low - slack) | (images > high + slack)).any()):
+            return None
+        return (
+            f"the images' values lie between {images.min():.4g} and {images.max():.4g}, outside the bounds low="
+            f"{self.low.tolist()}, high={self.high.tolist()} of the z^B rule: give the bounds of the pixels as the "
+            "network gets them (for normalised images low, high = isnet.pixel_bounds(mean, std))"
+        )
+
+    def through(self, layer: Weighted, image: Tensor, bounds: tuple[Tensor, Tensor], relevance: Tensor) -> Tensor:
+        """Send relevance to the image; `bounds` are the lowest and the highest input of the layer."""
+        low, high = bounds
+        above_zero = not bool(self.low.any())
         positive, negative = layer.positive(), layer.negative()
-        z = layer(image) - high * negative(ones)
-        if low != 0:
-            z = z - low * positive(ones)
+        z = layer(image) - negative(high)
+        if not above_zero:
+            z = z - positive.without_bias()(low)
         s = relevance / stabilise(z, self.epsilon)
-        maps = (layer, negative) if low == 0 else (layer, negative, positive)
+        maps = (layer, negative) if above_zero else (layer, negative, positive)
         through = layer.transposed_each([each.weight for each in maps], s, image.shape)
         result = image * through[0] - high * through[1]
-        return result if low == 0 else result - low * through[2]
+        return result if above_zero else result - low * through[2]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Rule(ABC):
     """How relevance passes each kind of layer; `first` is the rule of layers that read the image, if another one."""
 
@@ -106,19 +147,25 @@ _RULES: dict[str, type[Epsilon | ZPlus]] = {"epsilon": Epsilon, "zplus": ZPlus}
 
 
 def make_rules(
-    rules: Sequence[str], epsilon: float, input_rule: str, low: float, high: float
+    rules: Sequence[str], epsilon: float, input_rule: str, low: Bound, high: Bound
 ) -> tuple[Epsilon | ZPlus, ...]:
     """Make the rules of an engine's arguments; raise ValueError for one outside its range."""
     if not epsilon > 0:
         raise ValueError(f"epsilon must be positive, got {epsilon}")
     if input_rule not in ("zb", "epsilon"):
         raise ValueError(f"input_rule must be zb or epsilon, got {input_rule!r}")
-    if not low <= 0 <= high or low == high:
-        raise ValueError(f"the z^B rule needs low <= 0 <= high and low < high, got [{low}, {high}]")
     if not rules or any(rule not in _RULES for rule in rules) or len(set(rules)) < len(rules):
         raise ValueError(f"rules must name epsilon, zplus, or both, each once, got {tuple(rules)}")
-    first = ZB(epsilon, low, high) if input_rule == "zb" else None
-    return tuple(_RULES[rule](epsilon, first) for rule in rules)
+    first = ZB.of(epsilon, low, high)
+    return tuple(_RULES[rule](epsilon, first if input_rule == "zb" else None) for rule in rules)
+
+
+def pixel_bounds(mean: Sequence[float], std: Sequence[float]) -> tuple[list[float], list[float]]:
+    """Return the bounds `low` and `high` per channel of pixels in [0, 1] after ``(pixels - mean) / std``."""
+    if len(mean) != len(std) or not all(deviation > 0 for deviation in std):
+        raise ValueError(f"mean and std need one number per channel, std > 0, got {mean} and {std}")
+    low, high = ([(end - m) / s for m, s in zip(mean, std, strict=True)] for end in (0.0, 1.0))
+    return low, high
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from isnet.first_pass import FirstPass
 from isnet.flex import LRPFlex
 from isnet.loss import HeatmapLoss, Losses, gwrp
 from isnet.quantities import EveryLogit, JointLogits, Logit, Quantity, RandomLogit, SoftmaxEta
+from isnet.rules import Bound
 
 INPUT = "input"
 """Key of the heatmap at the image, beside the names of supervised layers."""
@@ -54,7 +55,7 @@ class ISNet(nn.Module, ABC):
         does not take them into account.
     epsilon : float
         LRP stabiliser, > 0.
-    input_rule, low, high, batch_statistics
+    input_rule, low, high, batch_statistics, strict
         Of the engine, see :class:`isnet.LRPFlex`.
     class_weights : Tensor, optional
         Shape ``(classes,)``: weights of the cross-entropy.
@@ -84,11 +85,12 @@ class ISNet(nn.Module, ABC):
         heatmap_fraction: float = 1.0,
         epsilon: float = 1e-2,
         input_rule: Literal["zb", "epsilon"] = "zb",
-        low: float = 0.0,
-        high: float = 1.0,
+        low: Bound = 0.0,
+        high: Bound = 1.0,
         batch_statistics: Literal["frozen", "differentiated"] = "frozen",
         class_weights: Tensor | None = None,
         generator: torch.Generator | None = None,
+        strict: bool = False,
     ) -> None:
         super().__init__()
         for name, value in (("heatmap_weight", heatmap_weight), ("layer_decay", layer_decay)):
@@ -104,7 +106,7 @@ class ISNet(nn.Module, ABC):
         self.class_weights: Tensor | None
         self.register_buffer("class_weights", class_weights, persistent=False)
         options: dict[str, Any] = {"epsilon": epsilon, "input_rule": input_rule, "low": low, "high": high}
-        options |= {"layers": layers, "rules": self.rules}
+        options |= {"layers": layers, "rules": self.rules, "strict": strict}
         self._explain: Engine
         if propagation == "flex":
             self._explain = LRPFlex(backbone, batch_statistics=batch_statistics, **options)

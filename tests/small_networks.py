@@ -229,18 +229,16 @@ def zb_by_autograd(
     def forward(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
         return F.conv2d(x, w, b, *options)
 
-    def clipped(b: Tensor | None, **limits: int) -> Tensor | None:
-        return None if b is None else b.clamp(**limits)
-
     def backward(w: Tensor) -> Tensor:
         x = images.detach().requires_grad_()
         return torch.autograd.grad(forward(x, w, None), x, s, create_graph=True)[0]
 
     negative, positive = weight.clamp(max=0), weight.clamp(min=0)
+    # The bias is a neuron between 0 and 1, whatever the bounds of pixels.
     z = (
-        forward(images, weight, bias)
-        - high * forward(torch.ones_like(images), negative, clipped(bias, max=0))
-        - low * forward(torch.ones_like(images), positive, clipped(bias, min=0))
+        forward(images, weight, None if bias is None else bias.clamp(min=0))
+        - high * forward(torch.ones_like(images), negative, None)
+        - low * forward(torch.ones_like(images), positive, None)
     )
     s = relevance / torch.where(z < 0, z - epsilon, z + epsilon)
     return images * backward(weight) - high * backward(negative) - low * backward(positive)

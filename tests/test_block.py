@@ -141,7 +141,7 @@ def test_z_plus_of_negative_inputs_takes_negative_weights():
 def test_general_input_range_of_the_zb_rule():
     network, image = by_hand()
     explain = isnet.LRPBlock(network, rules=("epsilon",), epsilon=0.1, low=-1.0, high=3.0)
-    z = np.array([1 - 2 + 2 - 3 * (-1) + 1 * (1 + 2), 0.5 + 2 - 0.5 - 3 * (-0.5) + 1 * (0.5 + 1)])
+    z = np.array([1 - 2 + 2 - 3 * (-1) + 1 * 1, 0.5 + 2 + 1 * (0.5 + 1)])
     s = R_HIDDEN / (z + 0.1)
     expected = [1 * (s[0] + 0.5 * s[1]) + 1 * (s[0] + 0.5 * s[1]), 2 * (-s[0] + s[1]) - 3 * (-s[0]) + 1 * s[1]]
     relevance = explain(image, isnet.JointLogits()).relevance.flatten().detach()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -74,10 +75,10 @@ def test_zplus_rule_worked_by_hand(kind: str, bias: float, expected: float) -> N
 @pytest.mark.parametrize(
     ("low", "bias", "epsilon", "expected"),
     [
-        # x = (1/2, 1/4): R1 = 2 a, z = a - h (w- + b-) - l (w+ + b+), s = R1 / (z + e), R = x w s - h w- s - l w+ s
+        # x = (1/2, 1/4): R1 = 2 a, z = a - b- - h w- - l w+, s = R1 / (z + e), R = x w s - h w- s - l w+ s
         (0.0, 0.5, 0.25, (1.75, 0.875)),  # a = 1.75, z = 2.75, s = 7/6
         (0.0, -0.5, 0.25, (0.9, 0.45)),  # a = 0.75, z = 2.25, s = 0.6
-        (-1.0, 0.5, 0.75, (2.25, 0.375)),  # a = 1.75, z = 6.25, s = 0.5
+        (-1.0, 0.5, 1.25, (2.25, 0.375)),  # a = 1.75, z = 5.75, s = 0.5
         (-1.0, -0.5, 0.75, (1.125, 0.1875)),  # a = 0.75, z = 5.25, s = 0.25
     ],
 )
@@ -94,6 +95,56 @@ def test_zb_rule_uses_the_upper_bound_of_pixels() -> None:
     images = torch.tensor([0.5, 0.25]).view(1, 2, 1, 1)
     found = isnet.LRPFlex(_neuron(0.5, "convolution"), epsilon=0.25, high=2.0)(images, isnet.Logit(0)).relevance
     assert found.flatten().tolist() == pytest.approx((1.5 * 0.875, 1.75 * 0.875))
+
+
+@pytest.mark.parametrize("engine", [isnet.LRPFlex, isnet.LRPBlock])
+@pytest.mark.parametrize("unit", [1.0, 10.0, 255.0])
+@pytest.mark.parametrize("shift", [0.0, -0.4])
+def test_zb_rule_does_not_depend_on_the_unit_of_pixels(engine: Callable, unit: float, shift: float) -> None:
+    # One pixel x = 0.8, weight 1, bias -0.3: a = 0.5, R = (x - l) a / (x - l).
+    network = nn.Sequential(nn.Conv2d(1, 1, 1), nn.ReLU(), nn.Flatten(), nn.Linear(1, 1, bias=False)).double()
+    with torch.no_grad():
+        network[0].weight.fill_(1 / unit)
+        network[0].bias.fill_(-0.3)
+        network[3].weight.fill_(1)
+    images = torch.full((1, 1, 1, 1), 0.8 * unit, dtype=torch.float64)
+    explain = engine(network, rules=("epsilon",), epsilon=1e-9, low=shift * unit, high=unit)
+    assert explain(images, isnet.Logit(0)).relevance.item() == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("engine", [isnet.LRPFlex, isnet.LRPBlock])
+@pytest.mark.parametrize("at", [0, 1])
+def test_bounds_per_channel_belong_to_the_unit_of_each_channel(engine: Callable, at: int) -> None:
+    # relu(w x + b) and relu(w' x' + b) with x' = x / unit, w' = w unit are the same function, and have the same map.
+    dense = nn.Sequential(nn.Flatten(), nn.Linear(192, 4), nn.ReLU(), nn.Linear(4, 3))
+    network, images = (make("plain"), dense.double())[at], pixels(2, 3, 8, 8) * 1.5 - 0.5
+    scaled, unit = copy.deepcopy(network), torch.tensor([0.2, 1.0, 30.0], dtype=torch.float64)
+    weight = scaled[at].weight.data.view(len(scaled[at].weight), 3, -1)
+    weight.mul_(unit.view(3, 1))
+    options = {"rules": ("epsilon",), "strict": True}
+    expected = engine(network, low=-0.5, high=1.0, **options)(images, isnet.Logit(0))
+    explain = engine(scaled, low=-0.5 / unit, high=(1 / unit).tolist(), **options)
+    found = explain(images / unit.view(3, 1, 1), isnet.Logit(0))
+    assert difference(found.relevance, expected.relevance) < 1e-12
+    assert isnet.pixel_bounds((0.5, 0.2), (0.25, 0.1)) == ([-2.0, -2.0], [2.0, 8.0])
+
+
+@pytest.mark.parametrize("engine", [isnet.LRPFlex, isnet.LRPBlock])
+def test_images_outside_the_bounds_are_told_once_or_refused(engine: Callable) -> None:
+    network, images = make("plain"), pixels(2, 3, 8, 8) * 255
+    explain = engine(network)
+    with pytest.warns(UserWarning, match=r"between .* and 25\d.*, outside the bounds .*isnet\.pixel_bounds"):
+        explain(images, isnet.JointLogits())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        explain(images, isnet.JointLogits())
+        engine(network, high=255.0)(images, isnet.JointLogits())
+        engine(network, input_rule="epsilon")(images, isnet.JointLogits())
+        engine(network)(images / 255 + 1e-6, isnet.JointLogits())
+    with pytest.raises(ValueError, match="outside the bounds"):
+        engine(network, strict=True)(images, isnet.JointLogits())
+    with pytest.raises(ValueError, match="high has 2 channels, but the images have 3"):
+        engine(network, high=[1.0, 1.0])(images / 255, isnet.JointLogits())
 
 
 # ---- independent rewrites ----
