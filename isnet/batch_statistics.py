@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
+
+from isnet.calls import Call, Kind, calling_modules
 
 
 @dataclass(frozen=True)
@@ -82,33 +84,60 @@ class BatchNormCall(NamedTuple):
         return Statistics(mean.detach(), inverse_std.detach(), self.input.numel() // self.input.shape[1], self.eps)
 
 
+class Met(NamedTuple):
+    """What a layer met in an earlier pass: its weights, batch statistics, and outputs for chosen images."""
+
+    weight: Tensor | None
+    bias: Tensor | None
+    statistics: Statistics | None = None
+    rows: Tensor | None = None
+
+
 class BatchStatistics(TorchFunctionMode):
     """Record the batch statistics of every batch norm of a forward pass in training mode.
 
     ``with BatchStatistics() as statistics: logits = model(images)`` computes what it would without the context. A later
     pass over some of the same images can take these statistics as constants and then sees exactly the same network.
+    Each batch norm gets those that its own module made.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._recorded: list[Statistics] = []
+        self._met: dict[tuple[object, ...], list[Met]] = {}
 
-    def replay(self) -> Iterator[Statistics]:
-        """Iterate over the recorded statistics in the order of the forward pass."""
-        return iter(self._recorded)
+    def met(self) -> dict[tuple[object, ...], list[Met]]:
+        """Return what was recorded, by :func:`layer_key`."""
+        return self._met
 
     def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple = (), kwargs: dict | None = None
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        kwargs = kwargs or {}
-        if func is not F.batch_norm:
-            return func(*args, **kwargs)
-        call = BatchNormCall(*args, **kwargs)
-        if not call.training:
-            return func(*args, **kwargs)
-        out, mean, inverse_std = call.in_training()
-        self._recorded.append(call.statistics(mean, inverse_std))
+        call = Call(func, args, kwargs or {})
+        key = layer_key(call)
+        if key is None:
+            return call.run()
+        given, statistics = call.arguments(), None
+        if key[1] is Kind.BATCH_NORM and given.get("training"):
+            norm = BatchNormCall(**given)
+            out, mean, inverse_std = norm.in_training()
+            statistics = norm.statistics(mean, inverse_std)
+        else:
+            out = call.run()
+        self._keep(key, Met(given.get("weight"), given.get("bias"), statistics), out)
         return out
+
+    def _keep(self, key: tuple[object, ...], met: Met, out: Tensor) -> None:
+        if met.statistics is not None:
+            self._met.setdefault(key, []).append(met)
+
+
+def layer_key(call: Call) -> tuple[object, ...] | None:
+    """Return which layer a call is, in each pass over a network: module, kind, training mode; None if it is none."""
+    norm = call.function is F.batch_norm
+    if call.kind not in (Kind.CONVOLUTION, Kind.LINEAR) and not norm:
+        return None
+    training = norm and bool(call.arguments().get("training"))
+    return next(calling_modules(), None), call.kind, training
 
 
 def per_channel(values: Tensor, ndim: int) -> Tensor:

@@ -15,6 +15,7 @@ from isnet.affine_layers import Convolution, Diagonal, Linear, Weighted
 from isnet.batch_statistics import BatchStatistics
 from isnet.block_tape import Layer, Node, Operation, Reshape, Tape, Value
 from isnet.engine import Engine, Explanation, UnsupportedNetworkError, check_logits, collect_outputs
+from isnet.first_pass import Replay
 from isnet.quantities import ClassQuantity, JointLogits, Quantity, SoftmaxEta
 from isnet.rules import Bound, Epsilon, Rule, ZPlus, stabilise
 
@@ -101,7 +102,7 @@ class LRPBlock(Engine):
     def __call__(self, images: Tensor, quantity: Quantity, statistics: BatchStatistics | None = None) -> Explanation:
         self._check_images(images)
         with torch.autocast(images.device.type, enabled=False):
-            tape = Tape(self.model, images, self._rules[0].first, statistics)
+            tape = Tape(self.model, images, self._rules[0].first, Replay(statistics, images))
             with collect_outputs(self.model, self.layers, tape.read) as outputs, tape:
                 logits = self.model(images)
                 root = tape.value(logits)

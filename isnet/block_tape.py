@@ -16,9 +16,10 @@ from torch.nn import functional as F
 from torch.overrides import resolve_name
 
 from isnet.affine_layers import Affine, AveragePool, Convolution, Diagonal, Linear, Mean, Weighted
-from isnet.batch_statistics import BatchNormCall, BatchStatistics, Statistics
-from isnet.calls import Call, Kind, TensorTable, Trace, tensors_in
-from isnet.engine import unsupported_operation
+from isnet.batch_statistics import BatchNormCall, Statistics
+from isnet.calls import Call, Kind, TensorTable, tensors_in
+from isnet.engine import Trace, unsupported_operation
+from isnet.first_pass import Replay
 from isnet.rules import ZB, Rule
 
 
@@ -138,8 +139,8 @@ class _NoRuleError(Exception):
 class Tape(Trace):
     """Records, while it is entered, every torch call whose arguments depend on `images`."""
 
-    def __init__(self, model: nn.Module, images: Tensor, first: ZB | None, statistics: BatchStatistics | None) -> None:
-        super().__init__(model, statistics)
+    def __init__(self, model: nn.Module, images: Tensor, first: ZB | None, replay: Replay) -> None:
+        super().__init__(model, replay)
         self.nodes: list[Node] = []
         self._values: TensorTable[Value] = TensorTable()
         self.images = Value(images, bounds=None if first is None else first.bounds(images))
@@ -160,6 +161,7 @@ class Tape(Trace):
 
     def follow(self, call: Call) -> Any:
         inputs = tuple(value for value in map(self.value, call.tensors) if value is not None)
+        met = self.replay.next(call)
         if not inputs or call.kind is Kind.FACTORY:
             return call.run()
         if call.kind is Kind.ESCAPE:
@@ -167,11 +169,8 @@ class Tape(Trace):
         first, written = self.value(call.first), call.written()
         if written is not None:
             self._preserve(written)
-        statistics = None
-        if call.function is F.batch_norm:
-            norm = BatchNormCall(**call.arguments())
-            statistics = self.constants(norm)
-        result = call.run() if statistics is None else norm.with_constants(statistics)
+        statistics = None if met is None else met.statistics
+        result = call.run() if statistics is None else BatchNormCall(**call.arguments()).with_constants(statistics)
         outputs = [written] if call.name == "__setitem__" else tensors_in((result,))
         for position, output in enumerate(outputs):
             if output.is_floating_point() and (written is not None or self.value(output) is None):

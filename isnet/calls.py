@@ -7,16 +7,14 @@ function in ``torch``, ``torch.nn.functional`` and ``torch.Tensor`` alike.
 from __future__ import annotations
 
 import re
+import sys
 import weakref
-from abc import abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
+from types import FrameType
 from typing import Any, Generic, TypeVar
 
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
-
-from isnet.batch_statistics import BatchNormCall, BatchStatistics, Statistics
 
 Entry = TypeVar("Entry")
 
@@ -174,43 +172,6 @@ class TensorTable(Generic[Entry]):
         return [(tensor, entry) for tensor, entry in living if tensor is not None]
 
 
-class Trace(TorchFunctionMode):
-    """Follows the torch functions that a network calls, in this thread and for one forward pass.
-
-    The modules are neither changed nor hooked; in-place, reused and functional calls are all reached. With given
-    `statistics` batch norms in training mode neither use nor collect statistics of their own.
-    """
-
-    def __init__(self, model: nn.Module, statistics: BatchStatistics | None) -> None:
-        super().__init__()
-        self.model = model
-        self._replay = None if statistics is None else statistics.replay()
-        # ``nn.BatchNorm`` counts its batches before it normalises; a second pass over a batch must not count again.
-        counters = () if statistics is None else (getattr(m, "num_batches_tracked", None) for m in model.modules())
-        self._counters = {id(counter) for counter in counters if counter is not None}
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        call = Call(func, args, kwargs or {})
-        if call.name == "add_" and id(args[0]) in self._counters:
-            return args[0]
-        return self.follow(call)
-
-    @abstractmethod
-    def follow(self, call: Call) -> Any:
-        """Run a call and take note of it."""
-
-    def constants(self, call: BatchNormCall) -> Statistics | None:
-        """Return the given statistics for a batch norm in training mode; None if it shall use those of its batch."""
-        if self._replay is None or not call.training:
-            return None
-        statistics = next(self._replay, None)
-        if statistics is None:
-            raise ValueError("fewer batch statistics than batch norms: they are another network's")
-        return statistics
-
-
 def tensors_in(items: Iterable[Any]) -> list[Tensor]:
     """Return the tensors among `items` and inside their tuples, lists and dictionaries, in order."""
     found: list[Tensor] = []
@@ -222,3 +183,13 @@ def tensors_in(items: Iterable[Any]) -> list[Tensor]:
         elif isinstance(item, dict):
             found += tensors_in(item.values())
     return found
+
+
+def calling_modules() -> Iterator[nn.Module]:
+    """Yield the modules whose methods are running, the innermost first."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        owner = frame.f_locals.get("self")
+        if isinstance(owner, nn.Module):
+            yield owner
+        frame = frame.f_back

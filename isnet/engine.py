@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import difflib
-import sys
 import threading
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from types import FrameType
 from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from isnet.batch_statistics import BatchStatistics
+from isnet.calls import Call, calling_modules
+from isnet.first_pass import Replay
 from isnet.quantities import Quantity
 from isnet.rules import Bound, make_rules
 
@@ -108,6 +109,38 @@ class Engine(ABC):
             warnings.warn(outside, stacklevel=3)
 
 
+class Trace(TorchFunctionMode):
+    """Follows the torch functions that a network calls, in this thread and for one forward pass.
+
+    The modules are neither changed nor hooked; in-place, reused and functional calls are all reached. With given
+    `statistics` batch norms in training mode neither use nor collect statistics of their own.
+    """
+
+    def __init__(self, model: nn.Module, replay: Replay) -> None:
+        super().__init__()
+        self.model, self.replay = model, replay
+        # ``nn.BatchNorm`` counts its batches before it normalises; a second pass over a batch must not count again.
+        counters = (getattr(module, "num_batches_tracked", None) for module in model.modules() if replay.given)
+        self._counters = {id(counter) for counter in counters if counter is not None}
+
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)
+        if error[0] is None:
+            self.replay.finish()
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        call = Call(func, args, kwargs or {})
+        if call.name == "add_" and id(args[0]) in self._counters:
+            return args[0]
+        return self.follow(call)
+
+    @abstractmethod
+    def follow(self, call: Call) -> Any:
+        """Run a call and take note of it."""
+
+
 def check_modules(model: nn.Module) -> None:
     """Raise :class:`UnsupportedNetworkError` naming every module whose non-linearity is not a ReLU."""
     offenders = [
@@ -140,14 +173,9 @@ def unsupported_operation(
     The module is found by walking the Python stack, which costs nothing unless there is an error to report.
     """
     names = {id(module): name or "the network itself" for name, module in model.named_modules()}
-    frame: FrameType | None = sys._getframe(1)
-    where = None
-    while frame is not None and where is None:
-        owner = frame.f_locals.get("self")
-        if isinstance(owner, nn.Module) and id(owner) in names:
-            where = f"{names[id(owner)]} ({type(owner).__name__})"
-        frame = frame.f_back
-    return UnsupportedNetworkError(f"{why} '{function}' in {where or 'the network'}. {remedy}.")
+    callers = (module for module in calling_modules() if id(module) in names)
+    where = next((f"{names[id(module)]} ({type(module).__name__})" for module in callers), "the network")
+    return UnsupportedNetworkError(f"{why} '{function}' in {where}. {remedy}.")
 
 
 def unwrap(model: nn.Module) -> nn.Module:

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, Self
+from collections import deque
+from typing import Self
 
 import torch
 from torch import Tensor
 
-from isnet.batch_statistics import BatchStatistics
+from isnet.batch_statistics import BatchStatistics, Met, layer_key
 from isnet.calls import Call, Kind
-
-_LAYERS = (Kind.CONVOLUTION, Kind.BATCH_NORM)
-
-
-class _Output(NamedTuple):
-    """What a layer with `weight` made of the chosen images, in the first pass's graph; no rows if it met fewer."""
-
-    weight: Tensor | None
-    rows: Tensor | None
 
 
 class FirstPass(BatchStatistics):
@@ -46,7 +37,6 @@ class FirstPass(BatchStatistics):
     def __init__(self, chosen: Tensor, device: torch.device) -> None:
         super().__init__()
         self._chosen, self._last = chosen.to(device), int(chosen.max())
-        self._outputs: list[_Output] = []
         self._state: list[Tensor] = []
         self._in_autocast = False
 
@@ -58,31 +48,29 @@ class FirstPass(BatchStatistics):
         super().__exit__(*error)
         drawn = any(not torch.equal(*pair) for pair in zip(self._state, self._random_state(), strict=True))
         if drawn or self._in_autocast:
-            self._outputs = []
+            self._met = {
+                key: [Met(None, None, each.statistics) for each in met if each.statistics is not None]
+                for key, met in self._met.items()
+            }
 
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple = (), kwargs: dict | None = None
-    ) -> Any:
-        out = super().__torch_function__(func, types, args, kwargs)
-        call = Call(func, args, kwargs or {})
-        if call.kind in _LAYERS:
+    def _keep(self, key: tuple[object, ...], met: Met, out: Tensor) -> None:
+        self._in_autocast |= torch.is_autocast_enabled(out.device.type)
+        if key[1] is not Kind.LINEAR and len(out) > self._last:
             # A copy of these rows, since the network may overwrite the output.
-            rows = out.index_select(0, self._chosen) if len(out) > self._last else None
-            self._in_autocast |= torch.is_autocast_enabled(out.device.type)
-            self._outputs.append(_Output(call.arguments().get("weight"), rows))
-        return out
+            met = met._replace(rows=out.index_select(0, self._chosen))
+        self._met.setdefault(key, []).append(met)
 
     @property
     def reusable(self) -> bool:
         """Whether outputs are kept."""
-        return bool(self._outputs)
+        return any(each.rows is not None for met in self._met.values() for each in met)
 
-    def outputs(self, images: Tensor) -> tuple[Iterator[_Output], int]:
-        """Return the outputs kept, in the order of the pass, and how many times `images` hold the chosen ones."""
+    def copies(self, images: Tensor) -> int:
+        """Return how many times `images` hold the chosen ones."""
         copies, rest = divmod(len(images), len(self._chosen))
         if rest:
             raise ValueError(f"the first pass was told of {len(self._chosen)} images, but {len(images)} are explained")
-        return iter(self._outputs), copies
+        return copies
 
     def _random_state(self) -> list[Tensor]:
         device = self._chosen.device
@@ -90,29 +78,34 @@ class FirstPass(BatchStatistics):
         return [torch.get_rng_state(), *on_device]
 
 
-class Reuse:
-    """Outputs of a first pass, handed out to a second pass that calls the same layers in the same order.
+class Replay:
+    """What an earlier pass met, handed out to a later one: to each module what the same module met, in order.
 
-    Nothing is handed out unless `first` is a :class:`FirstPass`. The `images` of the second pass are the chosen ones,
-    or all of them several times after each other; `copies` says how many times.
+    The `images` of the later pass are those that a :class:`FirstPass` was told of, or all of them several times after
+    each other; `copies` says how many times.
     """
 
-    def __init__(self, first: BatchStatistics | None, images: Tensor) -> None:
-        self._outputs: Iterator[_Output]
-        self._outputs, self.copies = first.outputs(images) if isinstance(first, FirstPass) else (iter(()), 1)
+    def __init__(self, earlier: BatchStatistics | None, images: Tensor) -> None:
+        self.given = earlier is not None
+        self._left = {} if earlier is None else {key: deque(met) for key, met in earlier.met().items()}
+        self.copies = earlier.copies(images) if isinstance(earlier, FirstPass) else 1
 
-    def rows(self, weight: Tensor | None) -> Tensor | None:
-        """Return what the next layer made of the images, if it has this weight; None if it must be computed."""
-        found = next(self._outputs, None)
-        if found is None or found.weight is not weight:
-            self._outputs = iter(())
+    def next(self, call: Call) -> Met | None:
+        """Return what the layer that makes this call met; None if that is not known, or the call is no layer's."""
+        key = layer_key(call) if self.given else None
+        if key is None:
             return None
-        rows = found.rows
-        if rows is None or self.copies == 1:
-            return rows
-        return rows.expand(self.copies, *rows.shape).flatten(0, 1)
+        left = self._left.get(key)
+        if not left:
+            if key[2]:
+                raise ValueError("fewer batch statistics than batch norms in training mode: they are another network's")
+            return None
+        met = left.popleft()
+        if met.rows is None or self.copies == 1:
+            return met
+        return met._replace(rows=met.rows.expand(self.copies, *met.rows.shape).flatten(0, 1))
 
-    def pass_by(self, call: Call) -> None:
-        """Take note of a call that does not depend on the images; if it is a layer, the first pass met it, too."""
-        if call.kind in _LAYERS:
-            self.rows(call.arguments().get("weight"))
+    def finish(self) -> None:
+        """Raise ValueError if the later pass did not take all statistics."""
+        if any(left for key, left in self._left.items() if key[2]):
+            raise ValueError("more batch statistics than batch norms in training mode: they are another network's")

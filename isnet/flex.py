@@ -17,7 +17,7 @@ from isnet.engine import (
     check_modules,
     collect_outputs,
 )
-from isnet.first_pass import Reuse
+from isnet.first_pass import Replay
 from isnet.flex_functions import Propagation
 from isnet.flex_trace import FlexTrace
 from isnet.quantities import JointLogits, Quantity
@@ -107,8 +107,8 @@ class LRPFlex(Engine):
     ) -> Explanation:
         images = self._entrance(images, create_graph)
         propagation = Propagation(self.batch_statistics == "frozen")
-        reuse = Reuse(statistics, images)
-        trace, logits, outputs = self._forward(images, propagation, statistics, reuse)
+        replay = Replay(statistics, images)
+        trace, logits, outputs = self._forward(images, propagation, replay)
         first = self._rules[0].first
         stems = [] if first is None else _stems(trace)
         targets = [_Target("the first layer", output) for _, output in stems] or [_Target("the images", images)]
@@ -118,7 +118,7 @@ class LRPFlex(Engine):
         maps = [_heatmaps(targets, propagation, *start, create_graph) for start in starts]
         relevance = [torch.stack(of_target) for of_target in zip(*maps, strict=True)]
         layers = {name: found.transpose(0, 1) for name, found in zip(outputs, relevance[entrances:], strict=True)}
-        at_images = relevance[0] if first is None else _through(first, stems, images, relevance, reuse.copies)
+        at_images = relevance[0] if first is None else _through(first, stems, images, relevance, replay.copies)
         return Explanation(logits, at_images.transpose(0, 1), layers)
 
     def _entrance(self, images: Tensor, create_graph: bool) -> Tensor:
@@ -132,7 +132,7 @@ class LRPFlex(Engine):
         return images.requires_grad_() if self._rules[0].first is None or frozen else images
 
     def _forward(
-        self, images: Tensor, propagation: Propagation, statistics: BatchStatistics | None, reuse: Reuse
+        self, images: Tensor, propagation: Propagation, replay: Replay
     ) -> tuple[FlexTrace, Tensor, dict[str, Tensor]]:
         # The network may overwrite what it is given, which torch forbids for a leaf of the graph.
         entering = images.clone() if images.requires_grad else images
@@ -142,8 +142,7 @@ class LRPFlex(Engine):
             propagation,
             positive_parts=any(isinstance(rule, ZPlus) for rule in self._rules),
             stem_needs_positive=self._rules[0].first is None or bool(self.layers),
-            statistics=statistics,
-            reuse=reuse,
+            replay=replay,
         )
 
         def read(output: Tensor) -> tuple[Tensor, Tensor] | None:

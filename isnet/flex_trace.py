@@ -17,10 +17,10 @@ from torch.nn import functional as F
 
 from isnet import positive_part
 from isnet.affine_layers import Linear
-from isnet.batch_statistics import BatchNormCall, BatchStatistics, Statistics
-from isnet.calls import Call, Kind, TensorTable, Trace, tensors_in
-from isnet.engine import OF_HOOKS, REMEDY, unsupported_operation
-from isnet.first_pass import Reuse
+from isnet.batch_statistics import BatchNormCall, Met, Statistics
+from isnet.calls import Call, Kind, TensorTable, tensors_in
+from isnet.engine import OF_HOOKS, REMEDY, Trace, unsupported_operation
+from isnet.first_pass import Replay
 from isnet.flex_convolution import FlexConvolution
 from isnet.flex_functions import DampedReLU, Propagation, Reused, TrainingBatchNorm, scaled
 from isnet.positive_part import Signed
@@ -56,14 +56,14 @@ class FlexTrace(Trace):
         propagation: Propagation,
         positive_parts: bool,
         stem_needs_positive: bool,
-        statistics: BatchStatistics | None,
-        reuse: Reuse,
+        replay: Replay,
     ) -> None:
-        super().__init__(model, statistics)
-        self._propagation, self._reuse = propagation, reuse
+        super().__init__(model, replay)
+        self._propagation = propagation
         self._positive_parts, self._stem_needs_positive = positive_parts, stem_needs_positive
         self._values: TensorTable[_Value] = TensorTable()
         self._looked_at: TensorTable[bool] = TensorTable()
+        self._constants: set[Any] = set()
         signed = None
         if positive_parts and stem_needs_positive and bool((images < 0).any()):
             signed = Signed(images.clamp(min=0))
@@ -89,8 +89,8 @@ class FlexTrace(Trace):
         tensors = call.tensors
         operands = [tensor for tensor in tensors if tensor in self._values or tensor in self._looked_at]
         if not operands:
-            self._reuse.pass_by(call)
-            return call.run()
+            self.replay.next(call)
+            return self._pass_by(call, tensors)
         self._refuse_escapes(call, tensors)
         handler = self._HANDLERS.get(call.kind)
         if handler is None:
@@ -98,6 +98,14 @@ class FlexTrace(Trace):
         if call.kind not in (Kind.CONVOLUTION, Kind.LINEAR, Kind.RELU, Kind.BATCH_NORM):
             self._leave_stem(call, operands)
         return handler(self, call)
+
+    def _pass_by(self, call: Call, tensors: list[Tensor]) -> Any:
+        """Run a call that does not depend on the images, such as one that makes weights out of parameters."""
+        lost = any(self._reaches_activations(tensor) for tensor in tensors)
+        out = call.run()
+        if not lost:
+            self._constants.update(tensor.grad_fn for tensor in tensors_in((out,)) if tensor.grad_fn is not None)
+        return out
 
     def _refuse(self, call: Call, why: str = "no LRP rule for the operation", remedy: str = REMEDY) -> NoReturn:
         raise unsupported_operation(self.model, call.name, why, remedy)
@@ -119,8 +127,21 @@ class FlexTrace(Trace):
         if not torch.is_grad_enabled():
             self._refuse(call, "gradients are switched off inside the network at", OF_HOOKS)
         for tensor in tensors:
-            if tensor.grad_fn is not None and tensor not in self._values and _reaches_activations(tensor):
+            if tensor not in self._values and self._reaches_activations(tensor):
                 self._refuse(call, "an activation was lost from sight before")
+
+    def _reaches_activations(self, item: Tensor) -> bool:
+        """Say whether an unknown tensor was computed from an activation or by layers, not of parameters alone."""
+        pending, seen = [item.grad_fn], set()
+        while pending:
+            node = pending.pop()
+            if node is None or node in seen or node in self._constants:
+                continue
+            if isinstance(node, _OWN_NODES) or node.name().startswith(_NETWORK_NODES):
+                return True
+            seen.add(node)
+            pending.extend(parent for parent, _ in node.next_functions)
+        return False
 
     def _look_at(self, call: Call) -> Any:
         """Shapes, types and comparisons pass no relevance on, as long as nothing is computed with the comparison."""
@@ -149,6 +170,11 @@ class FlexTrace(Trace):
         value = self._values.get(inputs)
         if value is None or self._traced(given["weight"], given.get("bias")):
             self._refuse(call, "no LRP rule for weights that depend on the image, in")
+        met = self.replay.next(call)
+        rows = None if met is None else met.rows
+        if met is not None and met.weight is not None:
+            # Weights that are computed anew in each pass, as under spectral norm, may be others now.
+            given |= {"weight": met.weight, "bias": met.bias}
         layer: FlexConvolution | Linear
         try:
             if call.kind is Kind.LINEAR:
@@ -164,14 +190,10 @@ class FlexTrace(Trace):
             signed = Signed.affine(layer, inputs, value.signed)
         if value.is_images:
             stem = Stem(replace(layer, bias=None if layer.bias is None else layer.bias.detach()), inputs)
-        out = self._convolve(layer, inputs) if isinstance(layer, FlexConvolution) else call.run()
+        if rows is None or isinstance(layer, Linear):
+            return self._enter(layer(inputs), signed, stem)
+        out = Reused.apply(inputs, inputs, layer.weight, rows, layer.send_back, self._propagation)
         return self._enter(out, signed, stem)
-
-    def _convolve(self, layer: FlexConvolution, inputs: Tensor) -> Tensor:
-        rows = self._reuse.rows(layer.weight)
-        if rows is None:
-            return layer(inputs)
-        return Reused.apply(inputs, inputs, layer.weight, rows, layer.send_back, self._propagation)
 
     def _relu(self, call: Call) -> Tensor:
         z = call.first
@@ -192,7 +214,10 @@ class FlexTrace(Trace):
         value = self._values.get(norm.input)
         if value is None or self._traced(norm.weight, norm.bias):
             self._refuse(call, "no LRP rule for parameters that depend on the image, in")
-        out, statistics = self._normalise(norm)
+        met = self.replay.next(call)
+        if met is not None and met.rows is not None:
+            norm = norm._replace(weight=met.weight, bias=met.bias)
+        out, statistics = self._normalise(norm, met)
         signed = stem = None
         if self._positive_parts and not (value.stem is not None and not self._stem_needs_positive):
             scale, shift = statistics.scale_and_shift(norm.weight, norm.bias)
@@ -203,20 +228,20 @@ class FlexTrace(Trace):
             self._leave_stem(call, [norm.input])
         return self._enter(out, signed, stem)
 
-    def _normalise(self, norm: BatchNormCall) -> tuple[Tensor, Statistics]:
-        constants = self.constants(norm) if norm.training else norm.running_statistics()
-        rows = self._reuse.rows(norm.weight)
+    def _normalise(self, norm: BatchNormCall, met: Met | None) -> tuple[Tensor, Statistics]:
+        given = None if met is None else met.statistics
+        constants = given if norm.training else norm.running_statistics()
         if constants is None:
             out, mean, inverse_std = TrainingBatchNorm.apply(
                 norm.input, norm.weight, norm.bias, norm, self._propagation
             )
             return out, norm.statistics(mean, inverse_std)
-        if rows is not None:
+        if met is not None and met.rows is not None:
 
             def send_back(grad: Tensor, weight: Tensor | None, _: None) -> Tensor:
                 return scaled(grad, weight, constants.inverse_std)
 
-            return Reused.apply(norm.input, None, norm.weight, rows, send_back, self._propagation), constants
+            return Reused.apply(norm.input, None, norm.weight, met.rows, send_back, self._propagation), constants
         return norm.with_constants(constants) if norm.training else F.batch_norm(*norm), constants
 
     def _nonnegative(self, call: Call) -> Any:
@@ -354,17 +379,3 @@ def _has_other_terms(call: Call) -> bool:
     if call.kind is Kind.PAD:
         return bool(call.kwargs.get("value", call.args[3] if len(call.args) > 3 else 0))
     return any(isinstance(item, str) and item == "bicubic" for item in (*call.args[1:], *call.kwargs.values()))
-
-
-def _reaches_activations(item: Tensor) -> bool:
-    """Say whether an unknown tensor was computed from an activation or by layers; one of parameters alone was not."""
-    pending, seen = [item.grad_fn], set()
-    while pending:
-        node = pending.pop()
-        if node is None or node in seen:
-            continue
-        if isinstance(node, _OWN_NODES) or node.name().startswith(_NETWORK_NODES):
-            return True
-        seen.add(node)
-        pending.extend(parent for parent, _ in node.next_functions)
-    return False

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import copy
 import itertools
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from scipy import stats
 from small_networks import NETWORKS, VARIANTS, batch, difference, generator, make, pixels
+from timm.layers import StdConv2d
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations
 
 import isnet
 
@@ -164,6 +168,70 @@ def test_gradient_of_a_part_is_that_of_the_whole_on_average(
         loss = net.training_loss(images, masks, labels).total
         found[round(loss.item(), 9)] = _gradient(loss, backbone)
     assert difference(torch.stack(list(found.values())).mean(0), _gradient(whole, backbone)) < 1e-9
+
+
+def _standardised() -> nn.Module:
+    """Batch norms of activations between batch norms of weights."""
+    convolution = partial(StdConv2d, kernel_size=3, padding=1, bias=True)
+    layers = [convolution(3, 5), nn.BatchNorm2d(5), nn.ReLU(), convolution(5, 6), nn.BatchNorm2d(6), nn.ReLU()]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(24, 3))
+
+
+def _parametrised(parametrise: Callable[[nn.Module], nn.Module]) -> nn.Module:
+    network = make("residual", dtype=torch.float32)
+    for module in list(network.modules()):
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            parametrise(module)
+    return network
+
+
+_RECOMPUTED: dict[str, Callable[[], nn.Module]] = {
+    "standardised": _standardised,
+    "weight norm": lambda: _parametrised(parametrizations.weight_norm),
+    "weight norm by hooks": lambda: _parametrised(nn.utils.weight_norm),
+    "spectral norm": lambda: _parametrised(parametrizations.spectral_norm),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("network", _RECOMPUTED)
+@pytest.mark.parametrize("variant", [isnet.OriginalISNet, isnet.DualISNet])
+def test_gradient_of_a_part_where_weights_are_computed_from_others(variant: type, network: str, training: bool) -> None:
+    torch.manual_seed(0)
+    backbone, given = _RECOMPUTED[network]().double().train(training), batch()
+    state = copy.deepcopy(backbone.state_dict())
+
+    def gradient(net: isnet.ISNet) -> tuple[float, Tensor]:
+        # Spectral norm changes its buffers with each pass.
+        backbone.load_state_dict(state)
+        total = net.training_loss(*given).total
+        return round(total.item(), 9), _gradient(total, backbone)
+
+    _, whole = gradient(variant(backbone, _Recording()))
+    net = variant(backbone, _Recording(), heatmap_fraction=0.25, generator=generator())
+    found: dict[float, Tensor] = {}
+    while len(found) < 4:
+        found |= dict([gradient(net)])
+    assert difference(torch.stack(list(found.values())).mean(0), whole) < 1e-9
+
+
+@pytest.mark.parametrize("engine", [isnet.LRPFlex, isnet.LRPBlock])
+def test_statistics_are_those_of_the_module_that_made_them(engine: Callable) -> None:
+    torch.manual_seed(0)
+    network, (images, _, _) = _standardised().double().train(), batch()
+    expected = engine(network)(images, isnet.JointLogits()).relevance
+    with isnet.BatchStatistics() as statistics:
+        network(images)
+    assert difference(engine(network)(images[1:3], isnet.JointLogits(), statistics).relevance, expected[1:3]) < 1e-9
+    with isnet.BatchStatistics() as fewer:
+        network[:3](images)
+    with isnet.BatchStatistics() as more:
+        make("residual").train()(images)
+        network(images)
+    for other in (fewer, more):
+        with pytest.raises(ValueError, match=r"(fewer|more) batch statistics than batch norms"):
+            engine(network)(images, isnet.JointLogits(), other)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
