@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -202,30 +202,41 @@ class HeatmapLoss(nn.Module):
         Parameters
         ----------
         relevance : Tensor
-            Heatmaps, shape ``(N, K, C, H, W)``.
+            Heatmaps, shape ``(N, K, C, H, W)``, or ``(N, K, C, D, H, W)`` of volumes.
         masks : Tensor
-            Foreground masks, 1 = foreground, shape ``(N, 1 or C, h, w)``; another resolution is pooled to ``(H, W)``, a
-            pixel being foreground if any part of it is.
+            Foreground masks, 1 = foreground, 0 = background, shape ``(N, 1 or C, h, w)``; another resolution is pooled
+            to ``(H, W)``, a pixel being foreground if any part of it is. NaN everywhere: this image has no mask, and
+            does not count.
 
         Returns
         -------
         Tensor
-            Scalar, or shape ``(N,)`` with ``reduction="none"``.
+            Scalar, or shape ``(N,)`` with ``reduction="none"``; 0 where there is no mask.
 
         Raises
         ------
         ValueError
-            If shapes do not fit.
+            If shapes do not fit, or a mask holds other values.
         """
+        masks, present = _check_masks(masks, relevance)
+        if present is None:
+            losses = self._of_images(relevance, masks)
+        elif bool(present.any()):
+            losses = self._of_images(relevance[present], masks[present])
+        else:
+            losses = relevance.new_zeros(1)
+        if self.reduction == "none" and present is not None:
+            return relevance.new_zeros(len(relevance)).masked_scatter(present, losses)
+        return losses.mean() if self.reduction == "mean" else losses.sum() if self.reduction == "sum" else losses
+
+    def _of_images(self, relevance: Tensor, masks: Tensor) -> Tensor:
         mask = _fit_mask(masks, relevance)
         relevance = _finite(relevance, mask)
         magnitude = relevance.abs()
         inside = magnitude * mask
-        total = inside.sum((2, 3, 4))
+        total = _sum(inside)
         losses = self._background(relevance, magnitude - inside, total, mask)
-        if self.w2 != 0:
-            losses = self.w1 * losses + self.w2 * self._foreground(total)
-        return losses.mean() if self.reduction == "mean" else losses.sum() if self.reduction == "sum" else losses
+        return self.w1 * losses + self.w2 * self._foreground(total) if self.w2 != 0 else losses
 
     def _background(self, relevance: Tensor, outside: Tensor, total: Tensor, mask: Tensor) -> Tensor:
         pooled = self._normalise(gwrp(outside.flatten(3), self.decay), relevance, total, mask)
@@ -238,8 +249,8 @@ class HeatmapLoss(nn.Module):
         """Normalise pooled heatmaps ``(N, K, C)``, which is pooling normalised ones: each has one positive factor."""
         if self.normalization == "none":
             return pooled * relevance[0, 0].numel()
-        inside = total if self.normalization == "abs_roi_mean" else (relevance * mask).sum((2, 3, 4))
-        mean = inside / (mask.sum((2, 3, 4)) + _TINY) + _TINY
+        inside = total if self.normalization == "abs_roi_mean" else _sum(relevance * mask)
+        mean = inside / (_sum(mask) + _TINY) + _TINY
         return pooled / mean.abs().unsqueeze(2)
 
     def _foreground(self, total: Tensor) -> Tensor:
@@ -259,20 +270,45 @@ def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
 
 
-def _fit_mask(masks: Tensor, relevance: Tensor) -> Tensor:
-    """Return masks as ``(N, 1, 1 or C, H, W)`` of the heatmaps' type."""
-    if relevance.ndim != 5 or masks.ndim != 4 or masks.shape[0] != relevance.shape[0]:
+def _sum(values: Tensor) -> Tensor:
+    """Sum over channels and pixels of heatmaps."""
+    return values.sum(tuple(range(2, values.ndim)))
+
+
+def _check_masks(masks: Tensor, relevance: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Return masks of the heatmaps' type, and which images have one; None if all."""
+    if relevance.ndim not in (5, 6) or masks.ndim != relevance.ndim - 1 or masks.shape[0] != relevance.shape[0]:
         raise ValueError(
             "expected relevance (N, K, C, H, W) and masks (N, 1 or C, h, w), got "
             f"{tuple(relevance.shape)} and {tuple(masks.shape)}"
         )
-    mask = masks.to(relevance.dtype)
-    size = (relevance.shape[-2], relevance.shape[-1])
-    if mask.shape[-2:] != size:
-        mask = (F.adaptive_avg_pool2d(mask, size) > 0).to(relevance.dtype)
-    if mask.shape[1] != relevance.shape[2]:
-        mask = mask[:, :1].expand(-1, relevance.shape[2], -1, -1)
-    return mask[:, None]
+    if masks.shape[1] not in (1, relevance.shape[2]):
+        raise ValueError(
+            f"masks have {masks.shape[1]} channels, but one channel is expected (or {relevance.shape[2]}, one per "
+            "channel of the heatmaps): of a one-hot mask give the channel of the foreground, masks[:, k : k + 1]"
+        )
+    masks = masks.to(relevance.dtype)
+    lowest, highest = (end.item() for end in masks.aminmax())
+    if 0 <= lowest <= highest <= 1:
+        return masks, None
+    present = ~masks.isnan().flatten(1).all(1)
+    values = masks[present].unique()
+    if bool(((values >= 0) & (values <= 1)).all()):
+        return masks, present
+    shown = ", ".join([f"{value:g}" for value in values[:4].tolist()] + ["..."] * (len(values) > 4))
+    raise ValueError(
+        f"masks must be 1 on the foreground and 0 on the background, but hold {shown}: use (masks > threshold).float(); "
+        "the mask of an image without one is NaN everywhere"
+    )
+
+
+def _fit_mask(mask: Tensor, relevance: Tensor) -> Tensor:
+    """Return masks as ``(N, 1, C, H, W)``."""
+    size = relevance.shape[3:]
+    if mask.shape[2:] != size:
+        pool: Callable[..., Tensor] = F.adaptive_avg_pool2d if len(size) == 2 else F.adaptive_avg_pool3d
+        mask = (pool(mask, size) > 0).to(relevance.dtype)
+    return mask.expand(-1, relevance.shape[2], *size)[:, None]
 
 
 def _finite(relevance: Tensor, mask: Tensor) -> Tensor:

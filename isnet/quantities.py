@@ -67,7 +67,7 @@ class Logit(ClassQuantity):
     labels: int | Tensor
 
     def classes(self, logits: Tensor) -> Tensor:
-        return _as_classes(self.labels, logits)
+        return as_classes(self.labels, logits)
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class SoftmaxEta(ClassQuantity):
     def classes(self, logits: Tensor) -> Tensor:
         if self.labels is None:
             return logits.detach().argmin(1)[:, None]
-        return _as_classes(self.labels, logits)
+        return as_classes(self.labels, logits)
 
     def scores(self, logits: Tensor) -> Tensor:
         if logits.shape[1] < 2:
@@ -147,14 +147,15 @@ class JointLogits(Quantity):
         return logits.sum(1, keepdim=True)
 
 
-def _as_classes(labels: int | Tensor, logits: Tensor) -> Tensor:
+def as_classes(labels: int | Tensor, logits: Tensor) -> Tensor:
+    """Return labels as classes of shape ``(N, 1)``, int64; raise ValueError if they are none."""
     images, number = logits.shape
     if not isinstance(labels, Tensor):
         labels = torch.full((images,), labels)
     if labels.shape != (images,) or labels.is_floating_point():
         raise ValueError(
-            f"labels must be an int or an integer tensor of shape ({images},), got "
-            f"{labels.dtype} of shape {tuple(labels.shape)}"
+            f"labels must be an int or an integer tensor of shape ({images},), one class per image, got {labels.dtype} "
+            f"of shape {tuple(labels.shape)}; several labels per image and regression are out of scope"
         )
     labels = labels.to(logits.device, torch.int64)
     if images and (int(labels.min()) < 0 or int(labels.max()) >= number):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
@@ -16,7 +17,7 @@ from isnet.engine import Engine, check_images, check_layers, unwrap
 from isnet.first_pass import FirstPass
 from isnet.flex import LRPFlex
 from isnet.loss import HeatmapLoss, Losses, gwrp
-from isnet.quantities import EveryLogit, JointLogits, Logit, Quantity, RandomLogit, SoftmaxEta
+from isnet.quantities import EveryLogit, JointLogits, Logit, Quantity, RandomLogit, SoftmaxEta, as_classes
 from isnet.rules import Bound
 
 INPUT = "input"
@@ -101,7 +102,7 @@ class ISNet(nn.Module, ABC):
         check_layers(unwrap(backbone), layers)
         self.backbone = backbone
         self.heatmap_weight, self.layer_decay, self.heatmap_fraction = heatmap_weight, layer_decay, heatmap_fraction
-        self.generator = generator
+        self.generator, self._told = generator, False
         self._losses = nn.ModuleList(_one_loss_each(loss, (INPUT, *layers)))
         self.class_weights: Tensor | None
         self.register_buffer("class_weights", class_weights, persistent=False)
@@ -131,9 +132,10 @@ class ISNet(nn.Module, ABC):
         images : Tensor
             Shape ``(N, C, H, W)``, values in ``[low, high]``.
         masks : Tensor
-            Shape ``(N, 1 or C, H, W)``, 1 = foreground.
+            Shape ``(N, 1, H, W)``, 1 = foreground, 0 = background; or ``(N, C, H, W)`` with equal channels. NaN
+            everywhere: this image has no mask, and takes part in classification alone.
         labels : Tensor
-            Shape ``(N,)``, int64.
+            Shape ``(N,)``, integers.
 
         Returns
         -------
@@ -143,21 +145,58 @@ class ISNet(nn.Module, ABC):
         Raises
         ------
         ValueError
-            If the batch is empty, or the masks do not fit the heatmaps.
+            If the batch is empty, or masks or labels are not what is expected.
         """
         check_images(images)
-        logits, heatmaps, explained = self._heatmaps(images)
-        classification = F.cross_entropy(logits, labels, weight=self.class_weights)
+        masks = self._check_masks(images, masks)
+        logits, heatmaps, explained = self._heatmaps(images, masks)
+        if logits.shape[1] < 2:
+            raise ValueError("the backbone returns a single logit, but cross-entropy needs one per class, 2 or more")
+        classes = as_classes(labels, logits)[:, 0]
+        classification = F.cross_entropy(logits, classes, weight=self.class_weights)
         heatmap = self._heatmap_loss(heatmaps, masks[explained])
         total = (1 - self.heatmap_weight) * classification + self.heatmap_weight * heatmap
         return Losses(total, {"classification": classification, "heatmap": heatmap})
 
-    def _heatmaps(self, images: Tensor) -> tuple[Tensor, list[Tensor], Tensor | slice]:
+    def _check_masks(self, images: Tensor, masks: Tensor) -> Tensor:
+        """Return masks with one channel, of the images' shape but for their resolution."""
+        size, found = images.shape[2:], masks.shape[2:]
+        if masks.ndim != images.ndim or len(masks) != len(images) or masks.shape[1] not in (1, images.shape[1]):
+            expected = (len(images), 1, *size)
+            raise ValueError(
+                f"masks must have shape {expected}, got {tuple(masks.shape)}; of a one-hot mask or one with an alpha "
+                "channel give the channel of the foreground, masks[:, k : k + 1]"
+            )
+        if any(a * size[0] != b * found[0] for a, b in zip(found, size, strict=True)):
+            raise ValueError(f"masks of {tuple(found)} do not fit images of {tuple(size)}: transpose or resize them")
+        mask = masks[:, :1]
+        if masks.shape[1] > 1 and not torch.equal(masks.nan_to_num(2), mask.expand_as(masks).nan_to_num(2)):
+            raise ValueError("the channels of the masks differ: give that of the foreground, masks[:, k : k + 1]")
+        filled = mask.flatten(1).any(1)
+        if not bool(filled.all()):
+            self._tell_of_empty(int((~filled).sum()), len(images))
+        return mask
+
+    def _tell_of_empty(self, empty: int, number: int) -> None:
+        message = (
+            f"{empty} of {number} masks have no foreground, so that their heatmaps get no gradient: set the masks of "
+            "images without one to NaN everywhere, which leaves these to classification"
+        )
+        if empty == number:
+            raise ValueError(message)
+        if not self._told:
+            self._told = True
+            warnings.warn(message, stacklevel=4)
+
+    def _heatmaps(self, images: Tensor, masks: Tensor) -> tuple[Tensor, list[Tensor], Tensor | slice]:
         if self.heatmap_fraction == 1:
             logits, relevance, layers = self._explain(images, self.quantity())
             return logits, [relevance, *layers.values()], slice(None)
         number = max(1, round(self.heatmap_fraction * len(images)))
-        chosen = torch.randperm(len(images), generator=self.generator)[:number]
+        masked = (~masks.flatten(1)[:, 0].isnan()).cpu().nonzero().flatten()
+        # Those with a mask, if there are any: of the others no heatmap counts.
+        candidates = masked if len(masked) else torch.arange(len(images))
+        chosen = candidates[torch.randperm(len(candidates), generator=self.generator)[:number]]
         with FirstPass(chosen, images.device) as first:
             logits = self.backbone(images)
         chosen = chosen.to(images.device)

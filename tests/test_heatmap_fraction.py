@@ -41,11 +41,13 @@ def _drawn_images(number: int, fraction: float, draws: int) -> list[tuple[int, .
     loss = _Recording()
     net = isnet.SelectiveISNet(_tiny(), loss, heatmap_fraction=fraction, generator=generator()).train()
     images = pixels(number, 1, 3, 3, dtype=torch.float32)
-    masks = torch.arange(1.0, number + 1).view(number, 1, 1, 1).expand(-1, 1, 3, 3)
+    # The number of an image, counted from 1, in binary.
+    places = 2 ** torch.arange(9).view(1, 1, 3, 3)
+    masks = (torch.arange(1, number + 1).view(-1, 1, 1, 1) // places % 2).float()
     labels = torch.zeros(number, dtype=torch.int64)
     for _ in range(draws):
         net.training_loss(images, masks, labels)
-    return [tuple(int(index) - 1 for index in masks[:, 0, 0, 0]) for _, masks in loss.seen]
+    return [tuple(int(index) - 1 for index in (masks * places).sum((1, 2, 3))) for _, masks in loss.seen]
 
 
 @pytest.mark.parametrize(
