@@ -55,6 +55,10 @@ class Weighted(Affine):
         """Return ``W^T s`` for several weights of this layer's form."""
         return [replace(self, weight=weight).transposed(s, shape) for weight in weights]
 
+    def wide(self) -> Self:
+        """Return the map in single precision at least."""
+        return replace(self, weight=wide(self.weight), bias=None if self.bias is None else wide(self.bias))
+
     def without_bias(self) -> Self:
         """Return the linear part."""
         return replace(self, bias=None)
@@ -189,3 +193,8 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry)
 def _per_axis(value: int | Sequence[int], axes: int) -> tuple[int, ...]:
     values = (value,) if isinstance(value, int) else tuple(value)
     return values * axes if len(values) == 1 else values
+
+
+def wide(values: Tensor) -> Tensor:
+    """Return values of half precision in single precision, others as they are: quotients by an epsilon need it."""
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values

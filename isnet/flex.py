@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from isnet.affine_layers import wide
 from isnet.batch_statistics import BatchStatistics
 from isnet.engine import (
     Engine,
@@ -68,6 +69,10 @@ class LRPFlex(Engine):
     -----
     Bassi, Decherchi, Cavalli, arXiv 2401.08409, Section III (LRP-Flex). The z-plus form is this project's own.
 
+    Under autocast and in networks of half precision, what divides by epsilon (damping, z^B) and the heatmap loss are
+    computed in single precision. With ``epsilon=1e-2``, maps under autocast differ from those in single precision by
+    less than 1 % (float16) and by 1 to 4 % (bfloat16), most of which the rounding of the images alone explains.
+
     Examples
     --------
     >>> explain = isnet.LRPFlex(model)
@@ -118,7 +123,8 @@ class LRPFlex(Engine):
         maps = [_heatmaps(targets, propagation, *start, create_graph) for start in starts]
         relevance = [torch.stack(of_target) for of_target in zip(*maps, strict=True)]
         layers = {name: found.transpose(0, 1) for name, found in zip(outputs, relevance[entrances:], strict=True)}
-        at_images = relevance[0] if first is None else _through(first, stems, images, relevance, replay.copies)
+        with torch.autocast(images.device.type, enabled=False):
+            at_images = relevance[0] if first is None else _through(first, stems, images, relevance, replay.copies)
         return Explanation(logits, at_images.transpose(0, 1), layers)
 
     def _entrance(self, images: Tensor, create_graph: bool) -> Tensor:
@@ -162,7 +168,7 @@ def _starts(rule: Rule, quantity: Quantity, logits: Tensor, trace: FlexTrace) ->
             raise ValueError("the z-plus rule of LRP-Flex explains all outputs at once: use JointLogits()")
         positive = trace.positive_output(logits)
         # The virtual positive outputs P pass their relevance on with the damping P / (P + epsilon) of LRP-Block.
-        yield positive, positive / (positive + rule.epsilon)
+        yield positive, (positive / (wide(positive) + rule.epsilon)).to(positive.dtype)
         return
     scores = quantity.scores(logits)
     for index in range(scores.shape[1]):
@@ -198,14 +204,15 @@ class _Target:
     def relevance(self, gradients: list[Tensor | None]) -> Tensor:
         """Return the relevance, given the gradients with respect to the sources."""
         at_value, at_positive = gradients[0], gradients[-1] if len(gradients) > 1 else None
+        value = wide(self.value)
         if at_positive is None or self.positive is None:
             if at_value is None:
                 raise UnsupportedNetworkError(f"no relevance reaches {self.name}: the explained score ignores it")
-            return self.value * at_value
-        through_positive = self.positive * at_positive
+            return value * at_value
+        through_positive = wide(self.positive) * at_positive
         if at_value is None:
             return through_positive
-        return through_positive + (self.value if self.bias is None else self.value - self.bias) * at_value
+        return through_positive + (value if self.bias is None else value - self.bias) * at_value
 
 
 def _heatmaps(

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from isnet.affine_layers import wide
 from isnet.batch_statistics import BatchNormCall, per_channel
 from isnet.rules import Epsilon, Rule, ZPlus
 
@@ -95,22 +96,22 @@ class _Damp(Function):
     ) -> Tensor:
         ctx.save_for_backward(grad, activation, positive)
         ctx.epsilon, ctx.factors = epsilon, factors
-        return grad * factors[0]
+        return (grad * factors[0]).to(grad.dtype)
 
     @staticmethod
     def backward(ctx: Any, tangent: Tensor) -> tuple[Tensor | None, ...]:
         grad, activation, positive = ctx.saved_tensors
         differentiable = torch.is_grad_enabled()
         factor, slope = _damping_factors(activation, positive, ctx.epsilon) if differentiable else ctx.factors
-        of_grad = tangent * factor if ctx.needs_input_grad[0] else None
-        of_activation = (tangent * grad).mul_(slope)
+        of_grad = (tangent * factor).to(grad.dtype) if ctx.needs_input_grad[0] else None
+        of_activation = (wide(tangent) * grad).mul_(slope)
         of_positive = None if positive is None else -(of_activation * factor)
         return of_grad, of_activation, of_positive, None, None
 
 
 def _damping_factors(activation: Tensor, positive: Tensor | None, epsilon: float) -> tuple[Tensor, Tensor]:
     """Return ``f = a / (P + epsilon)`` and df/da; if a positive part P is given, then ``df/dP = -f df/da``."""
-    inverse = ((activation if positive is None else positive) + epsilon).reciprocal()
+    inverse = (wide(activation if positive is None else positive) + epsilon).reciprocal()
     return activation * inverse, inverse if positive is not None else inverse.square() * epsilon
 
 

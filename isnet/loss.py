@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from isnet.affine_layers import wide
+
 _TINY = 1e-10
 _ACTIVATION_CEILING = 1 - 1e-7
 
@@ -57,13 +59,15 @@ def gwrp(values: Tensor, decay: float) -> Tensor:
         return values.mean(-1)
     if decay == 0.0:
         return values.max(-1).values
+    narrow, values = values.dtype, wide(values)
     visible = math.ceil(math.log(torch.finfo(values.dtype).eps / 2) / math.log(decay))
     if visible < values.shape[-1]:
         ranked = values.topk(visible, dim=-1).values
     else:
         ranked = values.sort(dim=-1, descending=True).values
     weights = decay ** torch.arange(ranked.shape[-1], dtype=values.dtype, device=values.device)
-    return ranked @ (weights / weights.sum())
+    with torch.autocast(values.device.type, enabled=False):
+        return (ranked @ (weights / weights.sum())).to(narrow)
 
 
 class RelevanceRange(NamedTuple):
@@ -218,13 +222,15 @@ class HeatmapLoss(nn.Module):
         ValueError
             If shapes do not fit, or a mask holds other values.
         """
+        relevance = wide(relevance)
         masks, present = _check_masks(masks, relevance)
-        if present is None:
-            losses = self._of_images(relevance, masks)
-        elif bool(present.any()):
-            losses = self._of_images(relevance[present], masks[present])
-        else:
-            losses = relevance.new_zeros(1)
+        with torch.autocast(relevance.device.type, enabled=False):
+            if present is None:
+                losses = self._of_images(relevance, masks)
+            elif bool(present.any()):
+                losses = self._of_images(relevance[present], masks[present])
+            else:
+                losses = relevance.new_zeros(1)
         if self.reduction == "none" and present is not None:
             return relevance.new_zeros(len(relevance)).masked_scatter(present, losses)
         return losses.mean() if self.reduction == "mean" else losses.sum() if self.reduction == "sum" else losses
@@ -297,8 +303,8 @@ def _check_masks(masks: Tensor, relevance: Tensor) -> tuple[Tensor, Tensor | Non
         return masks, present
     shown = ", ".join([f"{value:g}" for value in values[:4].tolist()] + ["..."] * (len(values) > 4))
     raise ValueError(
-        f"masks must be 1 on the foreground and 0 on the background, but hold {shown}: use (masks > threshold).float(); "
-        "the mask of an image without one is NaN everywhere"
+        f"masks must be 1 on the foreground and 0 on the background, but hold {shown}: use (masks > threshold).float();"
+        " the mask of an image without one is NaN everywhere"
     )
 
 

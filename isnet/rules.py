@@ -13,14 +13,15 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from isnet.affine_layers import Affine, Weighted
+from isnet.affine_layers import Affine, Weighted, wide
 from isnet.batch_statistics import Statistics, per_channel
 
 Bound = float | Sequence[float] | Tensor
 
 
 def stabilise(z: Tensor, epsilon: float) -> Tensor:
-    """Move `z` away from zero by `epsilon`, with the sign of z (that of 0 is positive)."""
+    """Move `z` away from zero by `epsilon`, with the sign of z (0 is positive), in single precision at least."""
+    z = wide(z)
     return torch.where(z >= 0, z + epsilon, z - epsilon)
 
 
@@ -76,7 +77,8 @@ class ZB:
 
     def through(self, layer: Weighted, image: Tensor, bounds: tuple[Tensor, Tensor], relevance: Tensor) -> Tensor:
         """Send relevance to the image; `bounds` are the lowest and the highest input of the layer."""
-        low, high = bounds
+        low, high = map(wide, bounds)
+        layer, image, relevance = layer.wide(), wide(image), wide(relevance)
         above_zero = not bool(self.low.any())
         positive, negative = layer.positive(), layer.negative()
         z = layer(image) - negative(high)
@@ -100,14 +102,18 @@ class Rule(ABC):
     def through(self, layer: Affine, a: Tensor, relevance: Tensor, nonnegative: bool) -> Tensor:
         """Send relevance through an affine layer; `nonnegative` says that its inputs are known to be >= 0."""
 
+    def _quotient(self, relevance: Tensor, z: Tensor) -> Tensor:
+        """Return relevance per unit of z, of z's type."""
+        return (relevance / stabilise(z, self.epsilon)).to(z.dtype)
+
     def shares(self, left: Tensor, right: Tensor, relevance: Tensor) -> tuple[Tensor, Tensor]:
         """Split relevance among the two terms of a sum in proportion to their contribution."""
-        s = relevance / stabilise(left + right, self.epsilon)
+        s = self._quotient(relevance, left + right)
         return left * s, right * s
 
     def max_pool(self, a: Tensor, pooled: Tensor, indices: Tensor, relevance: Tensor) -> Tensor:
         """Send relevance to each window's maximum; what overlapping windows send to one pixel adds up."""
-        s = relevance / stabilise(pooled, self.epsilon)
+        s = self._quotient(relevance, pooled)
         sources = indices.flatten(2).expand(len(s), -1, -1, -1)
         unpooled = s.new_zeros(len(s), *a.shape).flatten(3).scatter_add(3, sources, s.flatten(3))
         return a * unpooled.unflatten(3, a.shape[2:])
@@ -117,7 +123,7 @@ class Epsilon(Rule):
     """LRP epsilon rule (Bach et al., PLoS ONE 10(7), 2015)."""
 
     def through(self, layer: Affine, a: Tensor, relevance: Tensor, nonnegative: bool) -> Tensor:
-        s = relevance / stabilise(layer(a), self.epsilon)
+        s = self._quotient(relevance, layer(a))
         return a * layer.transposed(s, a.shape)
 
 
@@ -127,8 +133,8 @@ class ZPlus(Rule):
     def through(self, layer: Affine, a: Tensor, relevance: Tensor, nonnegative: bool) -> Tensor:
         if not isinstance(layer, Weighted):
             a = a if nonnegative else a.clamp(min=0)
-            return a * layer.transposed(relevance / stabilise(layer(a), self.epsilon), a.shape)
-        s = relevance / stabilise(self.positive_output(layer, a, nonnegative), self.epsilon)
+            return a * layer.transposed(self._quotient(relevance, layer(a)), a.shape)
+        s = self._quotient(relevance, self.positive_output(layer, a, nonnegative))
         above = layer.positive().transposed(s, a.shape)
         if nonnegative:
             return a * above

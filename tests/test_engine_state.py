@@ -420,3 +420,60 @@ def test_maps_come_in_the_order_of_the_rules(engine: Callable, input_rule: str) 
 
     assert torch.equal(maps("zplus", "epsilon"), torch.cat([maps("zplus"), maps("epsilon")], 1))
     assert torch.equal(maps("epsilon", "zplus"), torch.cat([maps("epsilon"), maps("zplus")], 1))
+
+
+# ---- lower precision ----
+
+
+def _training_step(network: nn.Module, images: Tensor, propagation: str, epsilon: float) -> tuple[isnet.Losses, Tensor]:
+    net = isnet.DualISNet(network, isnet.HeatmapLoss(0.1, 1.0), propagation=propagation, epsilon=epsilon)
+    losses = net.training_loss(images, masks_of(images.float()), torch.tensor([0, 1, 2, 0]))
+    gradients = torch.autograd.grad(losses.total, [weight for weight in network.parameters() if weight.ndim > 1])
+    return losses, torch.cat([gradient.flatten().double() for gradient in gradients])
+
+
+@pytest.mark.parametrize("epsilon", [1e-2, 3e-3, 1e-4])
+@pytest.mark.parametrize("name", ["residual", "plain", "concatenation"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_autocast_gives_maps_near_those_of_single_precision_and_finite_gradients(
+    dtype: torch.dtype, name: str, epsilon: float
+) -> None:
+    network, images = make(name, dtype=torch.float32).train(), pixels(4, 3, 12, 12, dtype=torch.float32)
+    explain = isnet.LRPFlex(copy.deepcopy(network), epsilon)
+    expected, wanted = _training_step(copy.deepcopy(network), images, "flex", epsilon)
+    maps = explain(images, isnet.JointLogits()).relevance
+    with torch.autocast("cpu", dtype):
+        found, gradient = _training_step(network, images, "flex", epsilon)
+        rounded = explain(images, isnet.JointLogits()).relevance
+    assert bool(gradient.isfinite().all())
+    assert found.total.item() == pytest.approx(expected.total.item(), rel=0.05)
+    # Rounding the images alone makes most of it.
+    assert (rounded - maps).norm() < (0.02 if dtype == torch.float16 else 0.2) * maps.norm()
+    if dtype == torch.float16 and epsilon > 1e-4:
+        assert torch.cosine_similarity(gradient, wanted, 0) > 0.9
+
+
+@pytest.mark.parametrize("propagation", ["flex", "block"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_networks_of_lower_precision_can_be_trained(dtype: torch.dtype, propagation: str) -> None:
+    network, images = make("residual", dtype=torch.float32).train(), pixels(4, 3, 12, 12, dtype=torch.float32)
+    expected, _ = _training_step(copy.deepcopy(network), images, propagation, 3e-3)
+    found, gradient = _training_step(network.to(dtype), images.to(dtype), propagation, 3e-3)
+    assert bool(gradient.isfinite().all())
+    assert found.total.item() == pytest.approx(expected.total.item(), rel=0.1)
+
+
+def test_the_loss_of_maps_of_lower_precision_is_computed_in_single_precision() -> None:
+    relevance = pixels(2, 2, 3, 40, 40, dtype=torch.float32) - 0.5
+    masks, values = masks_of(relevance[:, 0]), relevance.flatten(2)
+    for dtype in (torch.float16, torch.bfloat16):
+        rounded = relevance.to(dtype)
+        loss = isnet.HeatmapLoss(1.0, 5.0)
+        assert torch.equal(loss(rounded, masks), loss(rounded.float(), masks))
+        for decay in (0.0, 0.5, 0.999, 1.0):
+            pooled = isnet.gwrp(values.to(dtype), decay)
+            assert pooled.dtype == dtype
+            assert torch.allclose(pooled.float(), isnet.gwrp(values, decay), rtol=1e-2)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = isnet.HeatmapLoss(1.0, 5.0)(relevance, masks)
+    assert torch.equal(inside, isnet.HeatmapLoss(1.0, 5.0)(relevance, masks))
