@@ -20,7 +20,7 @@ from isnet.batch_statistics import BatchNormCall, Statistics
 from isnet.calls import Call, Kind, TensorTable, tensors_in
 from isnet.engine import Trace, unsupported_operation
 from isnet.first_pass import Replay
-from isnet.rules import ZB, Rule
+from isnet.rules import ZB, Bounds, Rule
 
 
 @dataclass(eq=False)
@@ -32,7 +32,7 @@ class Value:
 
     tensor: Tensor
     nonnegative: bool = False
-    bounds: tuple[Tensor, Tensor] | None = None
+    bounds: Bounds | None = None
 
 
 class Operation:
@@ -226,15 +226,15 @@ class _Recorded:
         result = self.call.on(tensor)
         return result if isinstance(result, Tensor) else result[self.position]
 
-    def bounds(self, operation: Operation) -> tuple[Tensor, Tensor] | None:
+    def bounds(self, operation: Operation) -> Bounds | None:
         """Return the output for the lowest and the highest image if the call only rearranges pixels, else None."""
         bounds = [value.bounds for value in self.inputs if value.bounds is not None]
         if not isinstance(operation, Reshape | Rearrange | Concatenation) or len(bounds) < len(self.inputs):
             return None
         low, high = zip(*bounds, strict=True)
-        if isinstance(operation, Concatenation):
-            return self.on(low), self.on(high)
-        return self.on(low[0]), self.on(high[0])
+        if not isinstance(operation, Concatenation):
+            return None if low[0] is None else self.on(low[0]), self.on(high[0])
+        return None if low[0] is None else self.on(low), self.on(high)
 
 
 # ---- from calls to operations ----

@@ -113,9 +113,16 @@ class Call:
 
     def on(self, item: Any) -> Any:
         """Call the function with another first argument."""
+        return self.rest()(item)
+
+    def rest(self) -> Callable[[Any], Any]:
+        """Return the call as a function of its first argument, without keeping the one that it has."""
+        function, args, kwargs = self.function, self.args[1:], self.kwargs
         if self.args:
-            return self.function(item, *self.args[1:], **self.kwargs)
-        return self.function(**{key: item if value is self.first else value for key, value in self.kwargs.items()})
+            return lambda item: function(item, *args, **kwargs)
+        key = "input" if "input" in kwargs else "tensors"
+        kwargs = {name: value for name, value in kwargs.items() if name != key}
+        return lambda item: function(**{key: item}, **kwargs)
 
     def arguments(self) -> dict[str, Any]:
         """Return the given arguments by name; raise ValueError if there is one that the engines do not know."""
@@ -183,6 +190,19 @@ def tensors_in(items: Iterable[Any]) -> list[Tensor]:
         elif isinstance(item, dict):
             found += tensors_in(item.values())
     return found
+
+
+def over_space(dims: Any, ndim: int) -> bool:
+    """Say whether `dims` are all dimensions of a value but image and channel: a maximum over them is a max pool."""
+    dims = (dims,) if isinstance(dims, int) else dims
+    return isinstance(dims, tuple | list) and ndim > 2 and sorted(dim % ndim for dim in dims) == list(range(2, ndim))
+
+
+def has_other_terms(call: Call) -> bool:
+    """Say whether a call has negative coefficients or a constant term after all."""
+    if call.kind is Kind.PAD:
+        return bool(call.kwargs.get("value", call.args[3] if len(call.args) > 3 else 0))
+    return any(isinstance(item, str) and item == "bicubic" for item in (*call.args[1:], *call.kwargs.values()))
 
 
 def calling_modules() -> Iterator[nn.Module]:

@@ -22,7 +22,8 @@ from isnet.first_pass import Replay
 from isnet.flex_functions import Propagation
 from isnet.flex_trace import FlexTrace
 from isnet.quantities import JointLogits, Quantity
-from isnet.rules import ZB, Bound, Rule, Stem, ZPlus
+from isnet.rules import ZB, Bound, Rule, ZPlus
+from isnet.stem import Stem
 
 
 class LRPFlex(Engine):
@@ -179,15 +180,10 @@ def _starts(rule: Rule, quantity: Quantity, logits: Tensor, trace: FlexTrace) ->
 def _through(
     first: ZB, stems: list[tuple[Stem, Tensor]], images: Tensor, relevance: list[Tensor], copies: int
 ) -> Tensor:
-    parts = []
-    for (stem, _), at_output in zip(stems, relevance, strict=False):
-        # Maps of the same image share what the rule makes of the image alone.
-        inputs = stem.inputs[: len(stem.inputs) // copies]
-        maps = at_output.view(-1, len(inputs), *at_output.shape[2:])
-        lowest, highest = (bound.view(1, *inputs.shape[1:]) for bound in first.bounds(images[:1]))
-        bounds = lowest, highest
-        parts.append(first.through(stem.layer, inputs, bounds, maps))
-    return sum(parts[1:], parts[0]).view(-1, *images.shape)
+    found = [
+        stem.through(first, images, at_output, copies) for (stem, _), at_output in zip(stems, relevance, strict=False)
+    ]
+    return sum(found[1:], found[0])
 
 
 class _Target:
@@ -232,7 +228,7 @@ def _stems(trace: FlexTrace) -> list[tuple[Stem, Tensor]]:
     if trace.not_a_stem or not trace.stems:
         found = f"they reach '{trace.not_a_stem}'" if trace.not_a_stem else "no such layer was met"
         raise UnsupportedNetworkError(
-            "the z^B rule needs the images to enter a convolution or linear layer, perhaps batch norm, then ReLU, but "
-            f"{found}; use input_rule='epsilon'"
+            "the z^B rule needs the images, perhaps rearranged or normalised, to enter a convolution or linear layer, "
+            f"perhaps batch norm or max pool, then ReLU, but {found}; use input_rule='epsilon'"
         )
     return trace.stems

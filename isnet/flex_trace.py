@@ -7,7 +7,7 @@ be read past: without them a value's `signed` is None, and no rows are handed ou
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NoReturn
 
@@ -18,13 +18,13 @@ from torch.nn import functional as F
 from isnet import positive_part
 from isnet.affine_layers import Linear
 from isnet.batch_statistics import BatchNormCall, Met, Statistics
-from isnet.calls import Call, Kind, TensorTable, tensors_in
+from isnet.calls import Call, Kind, TensorTable, has_other_terms, over_space, tensors_in
 from isnet.engine import OF_HOOKS, REMEDY, Trace, unsupported_operation
 from isnet.first_pass import Replay
 from isnet.flex_convolution import FlexConvolution
 from isnet.flex_functions import DampedReLU, Propagation, Reused, TrainingBatchNorm, scaled
 from isnet.positive_part import Signed
-from isnet.rules import Stem
+from isnet.stem import Stem, fused, identity, joined, moved, route_of, with_constant
 
 _OWN_NODES = tuple(function._backward_cls for function in (DampedReLU, TrainingBatchNorm, Reused))
 _NETWORK_NODES = ("Convolution", "_Convolve", "Relu", "NativeBatchNorm", "MaxPool", "Addmm")
@@ -35,11 +35,14 @@ class _Value:
     """What is known of a tensor that depends on the images."""
 
     signed: Signed | None = None
-    is_images: bool = False
+    pixels: Callable[[Tensor], Tensor] | None = None
+    """Makes this value of the images, if each element is a multiple of one pixel plus a constant."""
     stem: Stem | None = None
 
 
 _ORDINARY = _Value()
+# What they make of pixels or of a first layer's output is neither.
+_LEAVE_STEMS = (Kind.WEIGHTED_SUM, Kind.AVERAGE_POOL, Kind.MEAN, Kind.MAXIMUM, Kind.DROPOUT)
 
 
 class FlexTrace(Trace):
@@ -67,7 +70,7 @@ class FlexTrace(Trace):
         signed = None
         if positive_parts and stem_needs_positive and bool((images < 0).any()):
             signed = Signed(images.clamp(min=0))
-        self._values[images] = _Value(signed, is_images=True)
+        self._values[images] = _Value(signed, pixels=identity)
         self.stems: list[tuple[Stem, Tensor]] = []
         self.not_a_stem: str | None = None
 
@@ -95,7 +98,7 @@ class FlexTrace(Trace):
         handler = self._HANDLERS.get(call.kind)
         if handler is None:
             return self._look_at(call)
-        if call.kind not in (Kind.CONVOLUTION, Kind.LINEAR, Kind.RELU, Kind.BATCH_NORM):
+        if call.kind in _LEAVE_STEMS:
             self._leave_stem(call, operands)
         return handler(self, call)
 
@@ -152,16 +155,25 @@ class FlexTrace(Trace):
             self._looked_at[tensor] = True
         return out
 
-    def _leave_stem(self, call: Call, operands: list[Tensor]) -> None:
+    def _leave_stem(self, call: Call, operands: Iterable[object]) -> None:
         for operand in operands:
             value = self._values.get(operand) or _ORDINARY
-            moved = value.is_images and call.kind is not Kind.RESHAPE
-            if moved or (value.stem is not None and call.name != "clone"):
+            if value.pixels is not None or value.stem is not None:
                 self.not_a_stem = self.not_a_stem or call.name
 
     def _enter(self, out: Tensor, signed: Signed | None = None, stem: Stem | None = None) -> Tensor:
         """Take note of what a call returned."""
         self._values[out] = _Value(signed, stem=stem)
+        return out
+
+    def _enter_affine(self, call: Call, operand: Tensor, out: Tensor, signed: Signed | None) -> Tensor:
+        """Take note of a call that adds or multiplies a constant: pixels and a first layer stay what they are."""
+        value, change = self._values[operand], with_constant(call, operand)
+        pixels = None if value.pixels is None else moved(value.pixels, change)
+        stem = None if value.stem is None else fused(value.stem, change, operand)
+        if value.stem is not None and stem is None:
+            self._leave_stem(call, [operand])
+        self._values[out] = _Value(signed, pixels, stem)
         return out
 
     def _affine(self, call: Call) -> Tensor:
@@ -186,10 +198,11 @@ class FlexTrace(Trace):
         if value.stem is not None:
             self.not_a_stem = self.not_a_stem or call.name
         signed = stem = None
-        if self._positive_parts and (self._stem_needs_positive or not value.is_images):
+        if self._positive_parts and (self._stem_needs_positive or value.pixels is None):
             signed = Signed.affine(layer, inputs, value.signed)
-        if value.is_images:
-            stem = Stem(replace(layer, bias=None if layer.bias is None else layer.bias.detach()), inputs)
+        if value.pixels is not None:
+            constant = replace(layer, bias=None if layer.bias is None else layer.bias.detach())
+            stem = Stem(constant, inputs, value.pixels)
         if rows is None or isinstance(layer, Linear):
             return self._enter(layer(inputs), signed, stem)
         out = Reused.apply(inputs, inputs, layer.weight, rows, layer.send_back, self._propagation)
@@ -205,7 +218,7 @@ class FlexTrace(Trace):
         activation = DampedReLU.apply(z, positive, self._propagation, call.written() is not None)
         if value.stem is not None:
             self.stems.append((value.stem, activation))
-        elif value.is_images:
+        elif value.pixels is not None:
             self.not_a_stem = self.not_a_stem or call.name
         return self._enter(activation)
 
@@ -248,9 +261,10 @@ class FlexTrace(Trace):
         """Linear calls with coefficients >= 0: they act on the positive part of a value exactly as on the value."""
         source = call.first
         value = self._values.get(source)
-        if value is None:
+        indices = call.tensors[1:] if call.kind is Kind.REARRANGE else []
+        if value is None or any(item in self._values or item in self._looked_at for item in indices):
             self._refuse(call, "no LRP rule for indices that depend on the image, in")
-        if self._positive_parts and _has_other_terms(call):
+        if self._positive_parts and has_other_terms(call):
             self._refuse(call, "no z-plus rule for padding with a value other than 0 or negative weights, in")
         out = call.run()
         found = tensors_in((out,))
@@ -259,9 +273,13 @@ class FlexTrace(Trace):
             if item.is_floating_point():
                 self._values[item] = _Value(
                     None if signed is None else signed[index],
-                    is_images=value.is_images and call.kind is Kind.RESHAPE,
-                    stem=value.stem if call.name == "clone" else None,
+                    None if value.pixels is None else moved(value.pixels, call.rest(), index),
+                    value.stem if call.name == "clone" else None,
                 )
+            else:
+                self._looked_at[item] = True
+        if value.stem is not None and call.name != "clone":
+            self._leave_stem(call, [source])
         return out
 
     def _add(self, call: Call) -> Tensor:
@@ -273,6 +291,10 @@ class FlexTrace(Trace):
             pair = (given["input"], given["other"])
             left, right = reversed(pair) if call.kind is Kind.SUBTRACT_FROM else pair
             signed = self._signed_sum(left, right, subtract=call.kind is not Kind.ADD)
+        traced = self._traced(given["input"], given["other"])
+        if len(traced) == 1:
+            return self._enter_affine(call, traced[0], call.run(), signed)
+        self._leave_stem(call, traced)
         return self._enter(call.run(), signed)
 
     def _signed_sum(self, left: Any, right: Any, subtract: bool) -> Signed | None:
@@ -297,7 +319,7 @@ class FlexTrace(Trace):
         if self._positive_parts:
             factor = 1 / factor if call.kind is Kind.DIVIDE else factor
             signed = (self._values[value].signed or Signed(value)).times(value, factor)
-        return self._enter(call.run(), signed)
+        return self._enter_affine(call, traced[0], call.run(), signed)
 
     def _traced(self, *items: Any) -> list[Tensor]:
         return [item for item in items if item in self._values]
@@ -311,13 +333,25 @@ class FlexTrace(Trace):
         if self._positive_parts:
             values = [self._values.get(item) or _Value(Signed(torch.zeros_like(item), item)) for item in tensors]
             signed = positive_part.concatenate(tensors, [value.signed for value in values], call.on)
-        return self._enter(call.run(), signed)
+        traced = self._traced(*tensors)
+        sources = [(self._values[item].pixels, None) if item in self._values else (None, item) for item in tensors]
+        if any(self._values[item].pixels is None for item in traced):
+            self._leave_stem(call, traced)
+            return self._enter(call.run(), signed)
+        out = call.run()
+        self._values[out] = _Value(signed, joined(sources, call.rest()))
+        return out
 
     def _max_pool(self, call: Call) -> Tensor:
         source = call.first
-        signed = self._values[source].signed
+        value = self._values[source]
+        signed, stem = value.signed, value.stem
+        if stem is None:
+            self._leave_stem(call, [source])
+        else:
+            stem = replace(stem, routes=(*stem.routes, route_of(call.rest(), source.detach())))
         if signed is None:
-            return self._enter(call.run())
+            return self._enter(call.run(), stem=stem)
         pool = getattr(F, f"{call.name.removeprefix('_')}_with_indices")
         options = {key: value for key, value in call.kwargs.items() if key != "return_indices"}
         out, indices = pool(*call.args, **options)
@@ -326,12 +360,12 @@ class FlexTrace(Trace):
         def routed(part: Tensor) -> Tensor:
             return part.flatten(spatial).gather(-1, indices.flatten(spatial)).view_as(indices)
 
-        return self._enter(out, signed.mapped(source, routed)[0])
+        return self._enter(out, signed.mapped(source, routed)[0], stem)
 
     def _maximum(self, call: Call) -> Any:
         given = self._arguments(call)
         source = given["input"]
-        if source not in self._values or not _over_space(given.get("dim"), source.ndim):
+        if source not in self._values or not over_space(given.get("dim"), source.ndim):
             return self._look_at(call)
         out = call.run()
         largest, *indices = tensors_in((out,))
@@ -366,16 +400,3 @@ class FlexTrace(Trace):
         Kind.MAXIMUM: _maximum,
         Kind.DROPOUT: _dropout,
     }
-
-
-def _over_space(dims: Any, ndim: int) -> bool:
-    """Say whether `dims` are all dimensions of a value but image and channel: a maximum over them is a max pool."""
-    dims = (dims,) if isinstance(dims, int) else dims
-    return isinstance(dims, tuple | list) and ndim > 2 and sorted(dim % ndim for dim in dims) == list(range(2, ndim))
-
-
-def _has_other_terms(call: Call) -> bool:
-    """Say whether a call has negative coefficients or a constant term after all."""
-    if call.kind is Kind.PAD:
-        return bool(call.kwargs.get("value", call.args[3] if len(call.args) > 3 else 0))
-    return any(isinstance(item, str) and item == "bicubic" for item in (*call.args[1:], *call.kwargs.values()))

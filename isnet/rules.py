@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from isnet.affine_layers import Affine, Weighted, wide
-from isnet.batch_statistics import Statistics, per_channel
+from isnet.batch_statistics import per_channel
 
 Bound = float | Sequence[float] | Tensor
+Bounds = tuple[Tensor | None, Tensor]
 
 
 def stabilise(z: Tensor, epsilon: float) -> Tensor:
@@ -52,20 +53,21 @@ class ZB:
             )
         return cls(epsilon, lowest.detach().cpu(), highest.detach().cpu())
 
-    def bounds(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the lowest and the highest images of this shape."""
+    def bounds(self, images: Tensor) -> Bounds:
+        """Return the lowest and the highest images of this shape; None in place of zeros."""
         found = []
         for name, bound in (("low", self.low), ("high", self.high)):
             if bound.ndim and bound.shape[0] != images.shape[1]:
                 raise ValueError(f"{name} has {bound.shape[0]} channels, but the images have {images.shape[1]}")
             bound = bound.to(images) if bound.ndim == 0 else per_channel(bound.to(images), images.ndim)
             found.append(torch.ones_like(images) * bound)
-        return found[0], found[1]
+        return found[0] if bool(self.low.any()) else None, found[1]
 
     def outside(self, images: Tensor) -> str | None:
         """Say by how much images exceed the bounds, if they do by more than rounding."""
         images = images.detach()
         low, high = self.bounds(images[:1])
+        low = torch.zeros_like(high) if low is None else low
         slack = 1e-3 * (high - low)
         if not bool(((images < low - slack) | (images > high + slack)).any()):
             return None
@@ -75,20 +77,19 @@ class ZB:
             "network gets them (for normalised images low, high = isnet.pixel_bounds(mean, std))"
         )
 
-    def through(self, layer: Weighted, image: Tensor, bounds: tuple[Tensor, Tensor], relevance: Tensor) -> Tensor:
+    def through(self, layer: Weighted, image: Tensor, bounds: Bounds, relevance: Tensor) -> Tensor:
         """Send relevance to the image; `bounds` are the lowest and the highest input of the layer."""
-        low, high = map(wide, bounds)
+        low, high = None if bounds[0] is None else wide(bounds[0]), wide(bounds[1])
         layer, image, relevance = layer.wide(), wide(image), wide(relevance)
-        above_zero = not bool(self.low.any())
         positive, negative = layer.positive(), layer.negative()
         z = layer(image) - negative(high)
-        if not above_zero:
+        if low is not None:
             z = z - positive.without_bias()(low)
         s = relevance / stabilise(z, self.epsilon)
-        maps = (layer, negative) if above_zero else (layer, negative, positive)
+        maps = (layer, negative) if low is None else (layer, negative, positive)
         through = layer.transposed_each([each.weight for each in maps], s, image.shape)
         result = image * through[0] - high * through[1]
-        return result if above_zero else result - low * through[2]
+        return result if low is None else result - low * through[2]
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,21 +173,3 @@ def pixel_bounds(mean: Sequence[float], std: Sequence[float]) -> tuple[list[floa
         raise ValueError(f"mean and std need one number per channel, std > 0, got {mean} and {std}")
     low, high = ([(end - m) / s for m, s in zip(mean, std, strict=True)] for end in (0.0, 1.0))
     return low, high
-
-
-@dataclass(frozen=True)
-class Stem:
-    """The first layer of a network, to which z^B applies: convolution or linear layer, perhaps batch norm, ReLU.
-
-    `layer` is fused with its batch norm, if it is `normalised`; its biases are constants, but for the share that gamma
-    scales. `inputs` are the images as the layer reads them, perhaps flattened.
-    """
-
-    layer: Weighted
-    inputs: Tensor
-    normalised: bool = False
-
-    def followed_by(self, statistics: Statistics, weight: Tensor | None, bias: Tensor | None) -> Stem:
-        """Return the stem with a batch norm."""
-        scale, shift = statistics.unbiased().scale_and_shift(weight, None if bias is None else bias.detach())
-        return replace(self, layer=self.layer.followed_by(scale, shift), normalised=True)

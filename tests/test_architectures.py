@@ -111,8 +111,8 @@ _ARCHITECTURES: dict[str, Callable[[], nn.Module]] = {
     "timm mobilenetv2_035": partial(_relu, "mobilenetv2_035"),
     "timm efficientnet_lite0": partial(_relu, "efficientnet_lite0"),
 }
-# The z^B rule has no place where several summed layers, or a pool before the first ReLU, read the image.
-_WITHOUT_ZB = {"timm repvgg_a0", "timm mobileone_s0", "timm resnetv2_50"}
+# The z^B rule has no place where several summed layers read the image.
+_WITHOUT_ZB = {"timm repvgg_a0", "timm mobileone_s0"}
 # Its logits are averages of ReLUs, so its last bias is damped like any other.
 _LAST_BIAS_COUNTS = {"torchvision squeezenet1_1"}
 
