@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from isnet.affine_layers import Convolution, Diagonal, Linear, Weighted
 from isnet.batch_statistics import BatchStatistics
 from isnet.block_tape import Layer, Node, Operation, Reshape, Tape, Value
-from isnet.engine import Engine, Explanation, UnsupportedNetworkError, check_logits, collect_outputs
+from isnet.engine import NO_FIRST_LAYER, Engine, Explanation, UnsupportedNetworkError, check_logits, collect_outputs
 from isnet.first_pass import Replay
 from isnet.quantities import ClassQuantity, JointLogits, Quantity, SoftmaxEta
 from isnet.rules import Bound, Epsilon, Rule, ZPlus, stabilise
@@ -124,8 +124,8 @@ class LRPBlock(Engine):
             return
         if not any(_weighted(node) is not None and node.inputs[0].bounds is not None for node in nodes):
             raise UnsupportedNetworkError(
-                "the z^B rule needs a convolution, linear layer or batch norm that "
-                "reads the images themselves; use input_rule='epsilon'"
+                "the z^B rule needs a convolution, linear layer or batch norm that reads the images themselves: "
+                + NO_FIRST_LAYER
             )
 
 

@@ -27,6 +27,10 @@ REMEDY = (
     "LRP-Flex and LRP-Block explain ReLU networks: use a ReLU variant of the architecture "
     "(in timm, for instance, create_model(..., act_layer=torch.nn.ReLU)) or Gradient x Input instead"
 )
+NO_FIRST_LAYER = (
+    "choose a network that begins so; input_rule='epsilon' explains this one, too, but black pixels then have no "
+    "relevance, and training sees nothing of what is made of them"
+)
 OF_HOOKS = (
     "A forward hook is part of the network here: if it only logs, let it keep the output or a clone of it, and detach "
     "that after the call"

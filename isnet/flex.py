@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from isnet.affine_layers import wide
 from isnet.batch_statistics import BatchStatistics
 from isnet.engine import (
+    NO_FIRST_LAYER,
     Engine,
     Explanation,
     UnsupportedNetworkError,
@@ -229,6 +230,6 @@ def _stems(trace: FlexTrace) -> list[tuple[Stem, Tensor]]:
         found = f"they reach '{trace.not_a_stem}'" if trace.not_a_stem else "no such layer was met"
         raise UnsupportedNetworkError(
             "the z^B rule needs the images, perhaps rearranged or normalised, to enter a convolution or linear layer, "
-            f"perhaps batch norm or max pool, then ReLU, but {found}; use input_rule='epsilon'"
+            f"perhaps batch norm or max pool, then ReLU, but {found}: {NO_FIRST_LAYER}"
         )
     return trace.stems
