@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
@@ -38,3 +40,17 @@ class BackboneClassifier(Classifier):
     def forward(self, images: Tensor) -> Tensor:
         """Classify images (N, C, H, W): logits (N, classes)."""
         return self.backbone(images)
+
+
+@contextmanager
+def untouched_running_statistics(network: nn.Module) -> Iterator[None]:
+    """Keep what batch norm learns for inference free of changed images, which inference never sees."""
+    norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum

@@ -5,16 +5,13 @@ Li, Wu, Peng, Ernst, Fu, "Tell Me Where to Look: Guided Attention Inference Netw
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from pydantic import NonNegativeFloat, PositiveFloat
 from pydantic.dataclasses import dataclass
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from baselines.base import Losses, Method, Task, of_masked
-from baselines.classifier import BackboneClassifier
+from baselines.classifier import BackboneClassifier, untouched_running_statistics
 from baselines.gradcam import attention_maps, find_layer
 
 
@@ -58,7 +55,7 @@ class GAIN(BackboneClassifier):
         h = self.hyperparameters
         logits, attention = attention_maps(self.backbone, self.layer, images, labels)
         classification = self.classification_loss(logits, labels)
-        with _untouched_running_statistics(self.backbone):
+        with untouched_running_statistics(self.backbone):
             left = self(remaining_image(images, attention, h.slope, h.threshold))
         mining = left.softmax(1).gather(1, labels[:, None]).mean()
         mask = of_masked(F.mse_loss, attention, masks)
@@ -69,20 +66,6 @@ class GAIN(BackboneClassifier):
 def remaining_image(images: Tensor, attention: Tensor, slope: float, threshold: float) -> Tensor:
     """Remove from images (N, C, H, W) what attention (N, 1, H, W) covers: ``I - T(A) I``."""
     return images - (slope * (attention - threshold)).sigmoid() * images
-
-
-@contextmanager
-def _untouched_running_statistics(network: nn.Module) -> Iterator[None]:
-    """Keep what batch norm learns for inference free of images without foreground, which inference never sees."""
-    norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.momentum = 0.0
-    try:
-        yield
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
 
 
 METHOD = Method("gain", "GAIN", Hyperparameters, GAIN, kept="backbone")

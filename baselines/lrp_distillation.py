@@ -1,0 +1,90 @@
+"""LRP distillation: the network's heatmaps must be those of a teacher that sees the foreground alone.
+
+Bassi, Cavalli, Decherchi, "Explanation is All You Need in Distillation: Mitigating Bias and Shortcut Learning", arXiv
+2407.09788. As in the online mode of their code, teacher and student learn together, so that one training is enough.
+"""
+
+from __future__ import annotations
+
+import torch
+from pydantic import PositiveFloat
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+from torch.nn import functional as F
+
+import isnet
+from baselines.backgrounds import drawer
+from baselines.base import Losses, Method, Task, of_masked
+from baselines.classifier import BackboneClassifier
+from baselines.heatmaps import Share
+
+__all__ = ["METHOD", "Hyperparameters", "LRPDistillation", "heatmap_distance"]
+
+_TINY = 1e-10
+
+
+@dataclass(frozen=True)
+class Hyperparameters:
+    """Of LRP distillation.
+
+    Attributes
+    ----------
+    heatmap_weight : float
+        P, of the heatmaps; the rest is that of the student's cross-entropy. 1: the student sees no labels.
+    p_label : float
+        Probability that an image's label is explained, in student and teacher; else it is any other class.
+    epsilon : float
+        LRP stabiliser.
+    """
+
+    heatmap_weight: Share = 0.9
+    p_label: Share = 0.5
+    epsilon: PositiveFloat = 1e-2
+
+
+class LRPDistillation(BackboneClassifier):
+    """A student, the backbone, and a teacher of the same architecture.
+
+    Minimises ``cross-entropy of the teacher + (1 - P) * cross-entropy + P * distance of the LRP-Flex heatmaps``, of
+    which the teacher's are constants and 0 outside the mask. The teacher learns from images with a mask.
+    """
+
+    def __init__(self, task: Task, hyperparameters: Hyperparameters) -> None:
+        super().__init__(task)
+        self.hyperparameters, self.classes = hyperparameters, task.classes
+        self.teacher = task.make_backbone()
+        self._explain = isnet.LRPFlex(self.backbone, hyperparameters.epsilon)
+        self._teach = isnet.LRPFlex(self.teacher, hyperparameters.epsilon)
+
+    def training_loss(self, images: Tensor, masks: Tensor, labels: Tensor) -> Losses:
+        """Compute the loss of images (N, C, H, W), masks (N, 1, H, W) with 1 = foreground, and labels (N,)."""
+        weight, classes = self.hyperparameters.heatmap_weight, self._draw(labels)
+        logits, relevance, _ = self._explain(images, isnet.Logit(classes))
+        classification = self.classification_loss(logits, labels)
+        # Both are 0 where no image has a mask.
+        teacher, heatmap = of_masked(self._lesson, images, relevance, classes, labels, masks).expand(2)
+        total = teacher + (1 - weight) * classification + weight * heatmap
+        return Losses(total, {"classification": classification, "heatmap": heatmap, "teacher": teacher})
+
+    def _lesson(self, images: Tensor, relevance: Tensor, classes: Tensor, labels: Tensor, masks: Tensor) -> Tensor:
+        """Return the teacher's cross-entropy and the distance of the student's heatmaps from the teacher's."""
+        logits, target, _ = self._teach(masks * images, isnet.Logit(classes))
+        distance = heatmap_distance(relevance, target.detach() * masks[:, None])
+        return torch.stack([self.classification_loss(logits, labels), distance])
+
+    def _draw(self, labels: Tensor) -> Tensor:
+        """Draw the class that each image's heatmaps explain."""
+        draw = isnet.RandomLogit(self.hyperparameters.p_label, drawer(self.training))
+        return draw.classes(F.one_hot(labels, self.classes).float())[:, 0]
+
+
+def heatmap_distance(relevance: Tensor, target: Tensor) -> Tensor:
+    """``sum|R - T| / sqrt(sum|R| sum|T|)`` of maps of the same shape (N, ...), averaged over images.
+
+    The geometric mean of their sizes lets neither grow without bound nor vanish.
+    """
+    error, size, wanted = (maps.flatten(1).abs().sum(1) for maps in (relevance - target, relevance, target))
+    return (error / ((size * wanted).sqrt() + _TINY)).mean()
+
+
+METHOD = Method("lrp_distillation", "LRP distillation", Hyperparameters, LRPDistillation, kept="backbone")
