@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from small_networks import randomise
 from test_baseline_losses import CERTAIN, Linear, check, pixels, task_of
 from torch import nn
 
@@ -11,12 +12,15 @@ from baselines import (
     activation_difference,
     background_swap,
     backgrounds,
+    cdep,
     energy_loss,
+    ibp_ex,
     lrp_distillation,
     masked_training,
     pgd_ex,
     random_background,
 )
+from isnet_bench.methods import backbones
 
 UNMASKED = [math.nan, math.nan]
 IDENTITY = [[1.0, 0.0], [0.0, 1.0]]
@@ -250,3 +254,80 @@ def test_without_masks_the_student_is_an_ordinary_classifier():
     losses = module.training_loss(pixels([0.5, 0.25]), pixels(UNMASKED), torch.tensor([1]))
     classification = losses.parts["classification"].item()
     check(losses, 0.25 * classification, classification=classification, heatmap=0.0, teacher=0.0)
+
+
+# --- CDEP ---------------------------------------------------------------------------------------------------
+
+
+def linear(weight, bias=(0.0, 0.0)):
+    """Logits W x + b of the two upper pixels of four."""
+    network = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    network[1].weight.data = torch.tensor(weight) @ torch.eye(2, 4)
+    network[1].bias.data = torch.tensor(bias)
+    return network
+
+
+def test_cdep_compares_what_background_and_foreground_give_each_logit():
+    module = build(cdep, linear([[1.0, 3.0], [-1.0, 2.0]], bias=(4.0, 0.0)), weight=2.0)
+    losses = module.training_loss(pixels([1.0, 1.0], [0.0, 0.0]), pixels([1.0, 0.0], [0.0, 0.0]), torch.tensor([0]))
+    # The first logit's bias goes 3 : 1 to background (3) and foreground (1): 6 and 2. The second has 2 and -1.
+    background = (1 / (1 + math.exp(-4)) + 1 / (1 + math.exp(-3))) / 2
+    classification = math.log(1 + math.exp(1 - 8))
+    check(losses, classification + 2 * background, classification=classification, background=background)
+
+
+def test_a_relu_gives_the_background_what_it_has_alone():
+    streams = cdep.Decomposition(torch.tensor([3.0, -1.0, 2.0]), torch.tensor([-1.0, 3.0, -5.0])).relu()
+    assert streams.first.tolist() == [3.0, 0.0, 2.0]
+    assert streams.second.tolist() == [-1.0, 2.0, -2.0]
+
+
+def test_max_pooling_follows_the_maxima_of_the_sum():
+    streams = cdep.Decomposition(pixels([1.0, 2.0], [3.0, 0.0]), pixels([5.0, 2.0], [1.0, 0.0])).max_pool(2)
+    assert (streams.first.item(), streams.second.item()) == (1.0, 5.0)
+
+
+@pytest.mark.parametrize("name", ["resnet_small", "resnet18"])
+def test_decompositions_add_up_to_the_logits(name):
+    images, masks = coloured(side=32)
+    network = randomise(backbones.create(name, 4, 3, 32), 0).eval()
+    streams = cdep.Decomposition((1 - masks) * images, masks * images).through(network)
+    torch.testing.assert_close(streams.first + streams.second, network(images))
+    assert not network.training
+
+
+# --- IBP-Ex -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("batches", "low"), [(0, 2.0), (1, 1.75), (4, 1.0), (9, 1.0)])
+def test_ibp_ex_bounds_the_logits_over_all_backgrounds(batches, low):
+    # The logits are ln 3 (2 x_1 - x_2) and 0, as for PGD-Ex; x_2 may grow by 1, reached after four batches.
+    module = build(ibp_ex, linear([[2 * CERTAIN, -CERTAIN], [0.0, 0.0]]), weight=0.25, epsilon=1.0, warmup=4)
+    module.batches += batches
+    given = pixels([1.0, 0.0], [0.0, 0.0]), pixels([1.0, 0.0], [0.0, 0.0]), torch.tensor([0])
+    classification, worst = math.log(1 + 3**-2), math.log(1 + 3**-low)
+    check(
+        module.training_loss(*given), 0.75 * classification + 0.25 * worst, classification=classification, worst=worst
+    )
+    assert module.batches == batches
+    module.train().training_loss(*given)
+    assert module.batches == batches + 1
+
+
+@pytest.mark.parametrize("name", ["resnet_small", "resnet18"])
+def test_no_image_leaves_its_bounds(name):
+    images, masks = coloured(side=32)
+    network = randomise(backbones.create(name, 4, 3, 32), 0).eval()
+    bounds = ibp_ex.Interval(images, 0.02 * (1 - masks).expand_as(images)).through(network)
+    for seed in range(20):
+        noise = torch.rand(images.shape, generator=torch.Generator().manual_seed(seed))
+        logits = network(images + 0.02 * (1 - masks) * (2 * noise.round() - 1))
+        assert bool(((logits - bounds.first).abs() <= bounds.second * 1.0001).all())
+
+
+@pytest.mark.parametrize("module", [cdep, ibp_ex])
+def test_operations_without_a_rule_are_errors(module):
+    with pytest.raises(ValueError, match=r"has no rule for torch\.nn\.functional\.gelu"):
+        build(module, nn.Sequential(nn.Flatten(), nn.GELU()))
+    with pytest.raises(ValueError, match=r"has no rule for an operation of the backbone: .* 'ndim'"):
+        module.METHOD.build(task_of(backbones.create("densenet121", 2, 1, 32), image_size=32), module.Hyperparameters())
