@@ -27,7 +27,7 @@ class Hyperparameters(backgrounds.Hyperparameters):
         With which the background of an image is erased.
     """
 
-    probability: Share = 1.0
+    probability: Share = 0.5
 
 
 class MaskedTraining(backgrounds.ChangedBackgrounds):

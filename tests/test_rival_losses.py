@@ -139,6 +139,22 @@ def test_patches_must_fit_the_image():
     assert bool(torch.isin(changed[~inside], backgrounds.filled(images, masks)).all())
 
 
+@pytest.mark.parametrize(
+    "module", [activation_difference, background_swap, lrp_distillation, masked_training, random_background]
+)
+def test_validation_draws_the_same_each_time(module):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
+    method = build(module, network)
+    images, labels = torch.rand(6, 1, 2, 2), torch.tensor([0, 1] * 3)
+    masks = (torch.rand(6, 1, 2, 2) > 0.5).float()
+    state = torch.get_rng_state()
+    found = {method.training_loss(images, masks, labels).total.item() for _ in range(3)}
+    assert len(found) == 1
+    assert torch.equal(torch.get_rng_state(), state)
+    assert len({method.train().training_loss(images, masks, labels).total.item() for _ in range(6)}) > 1
+
+
 # --- ActDiff ------------------------------------------------------------------------------------------------
 
 
