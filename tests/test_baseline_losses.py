@@ -4,22 +4,13 @@ import math
 
 import pytest
 import torch
+from hand_worked import CERTAIN, Linear, check, pixels, task_of
 from torch import nn
 
 import isnet
 from baselines import gain, gradcam, gradcam_loss, masked_input, resnet, rrr, softmax_grad_input
 from baselines.base import NoHyperparameters, Task
 from isnet_bench.methods import backbones
-
-CERTAIN = math.log(3)  # a margin of ln 3 between two logits: probabilities 3/4 and 1/4
-
-
-class Linear(nn.Sequential):
-    """Logits W x of an image of two pixels."""
-
-    def __init__(self, weight):
-        super().__init__(nn.Flatten(), nn.Linear(2, 2, bias=False))
-        self[1].weight.data = torch.tensor(weight)
 
 
 class Sum(nn.Module):
@@ -33,22 +24,6 @@ class Sum(nn.Module):
     def forward(self, images):
         total = self.features(images).sum((1, 2, 3))
         return torch.stack([total, torch.ones_like(total)], 1)
-
-
-def pixels(*rows):
-    """One grey image."""
-    return torch.tensor([[list(map(list, rows))]], dtype=torch.float32)
-
-
-def task_of(network, image_size=2, class_weights=None):
-    return Task(lambda: network, classes=2, channels=1, image_size=image_size, class_weights=class_weights)
-
-
-def check(losses, total, **parts):
-    assert set(losses.parts) == set(parts)
-    for name, value in parts.items():
-        assert losses.parts[name].item() == pytest.approx(value, abs=1e-5), name
-    assert losses.total.item() == pytest.approx(total, abs=1e-5)
 
 
 # --- plain classifier: class weights, which all methods take from the same place -----------------------------

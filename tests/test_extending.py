@@ -15,8 +15,8 @@ from isnet_bench.io.errors import BenchError
 from isnet_bench.layout import RECORD, Layout
 from isnet_bench.methods import catalog as making
 
-PLUGINS = ("background_swap.py", "summed_isnet.py", "bars.py")
-ROWS = ("resnet", "background_swap", "summed_isnet")
+PLUGINS = ("partial_swap.py", "summed_isnet.py", "bars.py")
+ROWS = ("resnet", "partial_swap", "summed_isnet")
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_the_files_are_short():
 
 @pytest.mark.parametrize(
     ("verb", "name"),
-    [("check-method", "background_swap.py"), ("check-method", "summed_isnet.py"), ("check-data", "bars.py")],
+    [("check-method", "partial_swap.py"), ("check-method", "summed_isnet.py"), ("check-data", "bars.py")],
 )
 def test_they_pass_the_checks(folder, capsys, verb, name):
     assert cli.main([verb, name]) == 0
@@ -56,7 +56,7 @@ def test_they_pass_the_checks(folder, capsys, verb, name):
 
 
 def test_a_check_that_fails_says_why(folder, capsys):
-    text = (folder / "background_swap.py").read_text(encoding="utf-8")
+    text = (folder / "partial_swap.py").read_text(encoding="utf-8")
     (folder / "careless.py").write_text(text.replace("masks.nan_to_num(1.0)", "masks.clone()"), encoding="utf-8")
     assert cli.main(["check-method", "careless.py"]) == cli.FAILED
     captured = capsys.readouterr()
@@ -69,7 +69,7 @@ def test_a_check_that_fails_says_why(folder, capsys):
 def test_rows_from_outside_stand_in_table_and_figure_like_others(folder):
     table = make_all("own.yaml")
     assert list(table["method"]) == list(ROWS)
-    assert list(table["label"]) == ["Standard classifier", "Background swap", "Summed ISNet"]
+    assert list(table["label"]) == ["Standard classifier", "Partial swap", "Summed ISNet"]
     assert set(table["data"]) == {"bars with a dot"}
     assert table[["iid_accuracy_mean", "deceiving_accuracy_mean", "background_relevance_mean"]].notna().all(axis=None)
     assert datasets.publishable("bars", "bars", PLUGINS)
@@ -80,7 +80,7 @@ def test_a_broken_file_names_itself_and_stops_nothing_else(folder, caplog):
     given = yaml.safe_load((folder / "own.yaml").read_text(encoding="utf-8"))
     given["plugins"].insert(0, "broken.py")
     config = configuration.check(given, "own.yaml")
-    assert methods.get("background_swap", config.plugins).label == "Background swap"
+    assert methods.get("partial_swap", config.plugins).label == "Partial swap"
     reason = "ModuleNotFoundError: No module named 'nothing_such'"
     assert f"broken.py cannot be used ({reason})" in caplog.text
     with pytest.raises(BenchError, match=r"unknown method 'brocken'; .*broken\.py cannot be used \(ModuleNotFound"):
@@ -127,7 +127,7 @@ def package(folder, monkeypatch):
     told.mkdir()
     (told / "METADATA").write_text("Metadata-Version: 2.1\nName: my-package\nVersion: 1.0\n")
     (told / "entry_points.txt").write_text(
-        "[isnet_bench.methods]\nbackground_swap = my_package.background_swap\n"
+        "[isnet_bench.methods]\npartial_swap = my_package.partial_swap\n"
         "summed = my_package.summed_isnet:METHOD\n[isnet_bench.data]\nbars = my_package.bars\n"
     )
     given = yaml.safe_load((folder / "own.yaml").read_text(encoding="utf-8"))
@@ -145,7 +145,7 @@ def package(folder, monkeypatch):
 @pytest.mark.slow
 def test_an_installed_package_offers_them_by_entry_points(package):
     assert list(make_all("own.yaml")["method"]) == list(ROWS)
-    record = Layout("results/own").run("own_bars", "background_swap", 0) / RECORD
+    record = Layout("results/own").run("own_bars", "partial_swap", 0) / RECORD
     assert json.loads(record.read_text())["hyperparameters"] == {"share": 0.5}
 
 
@@ -160,8 +160,8 @@ def test_generated_files_are_fresh(path):
 def test_the_catalogue_tells_of_files_outside(folder, capsys):
     assert cli.main(["catalog", "--plugins", *PLUGINS]) == 0
     told = json.loads(capsys.readouterr().out)
-    (swap,) = [card for card in told["methods"] if card["name"] == "background_swap"]
-    assert swap["sha256"] == catalog.digest(folder / "background_swap.py")
+    (swap,) = [card for card in told["methods"] if card["name"] == "partial_swap"]
+    assert swap["sha256"] == catalog.digest(folder / "partial_swap.py")
     assert swap["schema"]["properties"]["share"]["maximum"] == 1
     assert "bars" in [card["name"] for card in told["data"]]
     assert told["broken"] == {}

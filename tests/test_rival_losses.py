@@ -4,8 +4,8 @@ import math
 
 import pytest
 import torch
+from hand_worked import CERTAIN, Linear, check, pixels, task_of
 from small_networks import randomise
-from test_baseline_losses import CERTAIN, Linear, check, pixels, task_of
 from torch import nn
 
 from baselines import (

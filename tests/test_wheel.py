@@ -71,7 +71,7 @@ def test_readme(run, number):
 def test_the_benchmark_runs_from_any_folder(run, site, tmp_path):
     outside.save(tmp_path, *outside.FILES)
     assert Path(run("-c", "import isnet_bench; print(isnet_bench.__file__)").strip()).is_relative_to(site)
-    row = ("--config", "own.yaml", "--experiment", "own_bars", "--row", "background_swap", "--seed", "0")
+    row = ("--config", "own.yaml", "--experiment", "own_bars", "--row", "partial_swap", "--seed", "0")
     run("-m", "isnet_bench", "train", *row)
     run("-m", "isnet_bench", "evaluate", *row)
-    assert (tmp_path / "results" / "own" / "own_bars" / "background_swap" / "seed0" / "metrics.json").is_file()
+    assert (tmp_path / "results" / "own" / "own_bars" / "partial_swap" / "seed0" / "metrics.json").is_file()
