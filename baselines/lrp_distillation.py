@@ -33,12 +33,15 @@ class Hyperparameters:
         P, of the heatmaps; the rest is that of the student's cross-entropy. 1: the student sees no labels.
     p_label : float
         Probability that an image's label is explained, in student and teacher; else it is any other class.
+    layers : tuple of str
+        Modules at whose outputs the heatmaps are compared, too.
     epsilon : float
         LRP stabiliser.
     """
 
     heatmap_weight: Share = 0.9
     p_label: Share = 0.5
+    layers: tuple[str, ...] = ()
     epsilon: PositiveFloat = 1e-2
 
 
@@ -46,31 +49,35 @@ class LRPDistillation(BackboneClassifier):
     """A student, the backbone, and a teacher of the same architecture.
 
     Minimises ``cross-entropy of the teacher + (1 - P) * cross-entropy + P * distance of the LRP-Flex heatmaps``, of
-    which the teacher's are constants and 0 outside the mask. The teacher learns from images with a mask.
+    which the teacher's are constants, and at the input 0 outside the mask. The teacher learns from images with a mask.
     """
 
     def __init__(self, task: Task, hyperparameters: Hyperparameters) -> None:
         super().__init__(task)
         self.hyperparameters, self.classes = hyperparameters, task.classes
         self.teacher = task.make_backbone()
-        self._explain = isnet.LRPFlex(self.backbone, hyperparameters.epsilon)
-        self._teach = isnet.LRPFlex(self.teacher, hyperparameters.epsilon)
+        self._explain = isnet.LRPFlex(self.backbone, hyperparameters.epsilon, layers=hyperparameters.layers)
+        self._teach = isnet.LRPFlex(self.teacher, hyperparameters.epsilon, layers=hyperparameters.layers)
 
     def training_loss(self, images: Tensor, masks: Tensor, labels: Tensor) -> Losses:
         """Compute the loss of images (N, C, H, W), masks (N, 1, H, W) with 1 = foreground, and labels (N,)."""
         weight, classes = self.hyperparameters.heatmap_weight, self._draw(labels)
-        logits, relevance, _ = self._explain(images, isnet.Logit(classes))
+        logits, relevance, layers = self._explain(images, isnet.Logit(classes))
         classification = self.classification_loss(logits, labels)
         # Both are 0 where no image has a mask.
-        teacher, heatmap = of_masked(self._lesson, images, relevance, classes, labels, masks).expand(2)
+        teacher, heatmap = of_masked(self._lesson, images, classes, labels, relevance, *layers.values(), masks).expand(
+            2
+        )
         total = teacher + (1 - weight) * classification + weight * heatmap
         return Losses(total, {"classification": classification, "heatmap": heatmap, "teacher": teacher})
 
-    def _lesson(self, images: Tensor, relevance: Tensor, classes: Tensor, labels: Tensor, masks: Tensor) -> Tensor:
-        """Return the teacher's cross-entropy and the distance of the student's heatmaps from the teacher's."""
-        logits, target, _ = self._teach(masks * images, isnet.Logit(classes))
-        distance = heatmap_distance(relevance, target.detach() * masks[:, None])
-        return torch.stack([self.classification_loss(logits, labels), distance])
+    def _lesson(self, images: Tensor, classes: Tensor, labels: Tensor, *maps_and_masks: Tensor) -> Tensor:
+        """Return the teacher's cross-entropy and the mean distance of the student's maps from the teacher's."""
+        *found, masks = maps_and_masks
+        logits, relevance, layers = self._teach(masks * images, isnet.Logit(classes))
+        wanted = [masks[:, None] * relevance, *layers.values()]
+        distances = [heatmap_distance(maps, target.detach()) for maps, target in zip(found, wanted, strict=True)]
+        return torch.stack([self.classification_loss(logits, labels), torch.stack(distances).mean()])
 
     def _draw(self, labels: Tensor) -> Tensor:
         """Draw the class that each image's heatmaps explain."""

@@ -265,6 +265,18 @@ def test_the_teacher_sees_the_foreground_alone_and_learns_from_labels_alone():
     assert torch.autograd.grad(losses.parts["heatmap"], module.backbone[1].weight)[0].any()
 
 
+def test_heatmaps_of_layers_are_compared_too():
+    module = build(lrp_distillation, two_layers(), layers=("2",), p_label=1.0)
+    given = pixels([0.5, 0.25]), pixels([1.0, 0.0]), torch.tensor([1])
+    # The relevance of the first layer's outputs a for the label is a_i W_1i, by the epsilon rule.
+    outputs, weights = module.backbone[2], module.backbone[3].weight[1]
+    first, second = (outputs(module.backbone[1](image.flatten(1))) for image in (given[0], given[0] * given[1]))
+    inner = lrp_distillation.heatmap_distance(first * weights, second * weights).item()
+    found = module.training_loss(*given).parts["heatmap"].item()
+    alone = build(lrp_distillation, module.backbone, p_label=1.0).training_loss(*given).parts["heatmap"].item()
+    assert found == pytest.approx((alone + inner) / 2, rel=1e-4)
+
+
 def test_without_masks_the_student_is_an_ordinary_classifier():
     module = build(lrp_distillation, two_layers(), heatmap_weight=0.75)
     losses = module.training_loss(pixels([0.5, 0.25]), pixels(UNMASKED), torch.tensor([1]))
