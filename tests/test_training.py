@@ -202,13 +202,30 @@ def test_non_finite_validation_loss_is_an_error(few, tmp_path):
         fit(Slope(val=lambda p: p * float("nan")), few, tmp_path)
 
 
-def test_best_epoch_is_that_of_the_lowest_validation_loss(few, tmp_path):
+@pytest.mark.parametrize(
+    ("rule", "epoch", "number"), [({}, 2, 0.2), ({"epoch": "classification"}, 1, 0.6), ({"epoch": "last"}, 3, -0.2)]
+)
+def test_the_epoch_whose_weights_are_kept(few, tmp_path, rule, epoch, number):
+    class Two(Slope):
+        def training_loss(self, images, masks, labels):
+            losses = super().training_loss(images, masks, labels)
+            return losses._replace(parts={"classification": (self.p - 0.7) ** 2})
+
     # Each of the 4 batches of an epoch lowers the number by 0.1, from 1: the epochs end at 0.6, 0.2, -0.2.
-    module = Slope(val=lambda p: (p - 0.25) ** 2)
-    state = fit(module, few, tmp_path, weight_decay=0.0)
+    module = Two(val=lambda p: (p - 0.25) ** 2)
+    state = fit(module, few, tmp_path, weight_decay=0.0, **rule)
     assert [row["val_loss"] for row in state.history] == pytest.approx([0.35**2, 0.05**2, 0.45**2], abs=1e-4)
-    assert state.best_epoch == 2
-    assert module.p.item() == pytest.approx(0.2, abs=1e-4)
+    assert state.best_epoch == epoch
+    assert module.p.item() == pytest.approx(number, abs=1e-4)
+    # What is resumed when nothing is left to train keeps the same epoch.
+    again = Two(val=lambda p: (p - 0.25) ** 2)
+    assert fit(again, few, tmp_path, weight_decay=0.0, **rule).best_epoch == epoch
+    assert again.p.item() == pytest.approx(number, abs=1e-4)
+
+
+def test_an_epoch_cannot_be_chosen_by_a_part_that_the_loss_does_not_have(few, tmp_path):
+    with pytest.raises(BenchError, match="it: the loss has no part 'classification'; set training"):
+        fit(Slope(), few, tmp_path, epoch="classification")
 
 
 def test_validation_has_the_same_random_numbers_in_every_epoch(few, tmp_path):

@@ -252,11 +252,11 @@ def test_target_of_one_experiment(workplace):
 
 
 def test_unknown_key_is_one_sentence_that_lists_the_known_ones(workplace):
-    edit(workplace, lambda config: config["experiments"]["mnist"]["training"].update(epoch=3))
+    edit(workplace, lambda config: config["experiments"]["mnist"]["training"].update(epocs=3))
     run = snakemake(workplace, "--configfile", "config/smoke.yaml")
     assert run.returncode != 0
     assert (
-        "the configuration: experiments.mnist.training: unknown key 'epoch'; did you mean 'epochs'? known: batch_size, "
+        "the configuration: experiments.mnist.training: unknown key 'epocs'; did you mean 'epochs'? known: batch_size, "
     ) in run.stdout
     assert "Traceback" not in run.stdout
     assert not calls(workplace)

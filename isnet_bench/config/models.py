@@ -120,6 +120,11 @@ class Training(Model):
         "one_cycle", description="Course of the learning rate over the batches."
     )
     val_batch_size: Count | None = Field(None, description="Images of a validation batch; null: batch_size.")
+    epoch: Literal["classification", "total", "last"] = Field(
+        "total",
+        description="Epoch whose weights are kept: that of the lowest classification part of the validation loss, that "
+        "of the method's lowest total, or the last one.",
+    )
     class_weights: Literal["none", "balanced"] = Field(
         "none",
         description="Of the cross-entropy, for every method; balanced: inversely proportional to the class's number of "

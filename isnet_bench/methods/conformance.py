@@ -100,7 +100,7 @@ def _shapes(subject: Subject) -> None:
 
 
 def _require_finite(losses: Losses) -> None:
-    require(losses.parts, "the loss has no parts")
+    require("classification" in losses.parts, "the loss has no part 'classification', which may choose the epoch")
     for name, value in {"total": losses.total, **losses.parts}.items():
         require(value.shape == (), f"the loss {name} is no scalar")
         require(value.isfinite(), f"the loss {name} is {value.item()}")

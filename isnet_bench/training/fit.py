@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 
 _BEST, _LAST = "best.ckpt", "last.ckpt"
 _SHOWN = ("train_loss", "val_loss", "val_accuracy")
+# Rule for the best epoch -> column of the history whose lowest value it has.
+_MONITORED = {"classification": "val_classification", "total": "val_loss", "last": None}
 _REFRESH = 20
 
 
@@ -50,16 +52,20 @@ class State:
         Time spent on training batches alone, without validation and checkpoints.
     seconds : float
         Time spent on all.
+    rule : {"classification", "total", "last"}
+        Which epoch is the best one, see `isnet_bench.config.Training`.
     """
 
     history: list[dict[str, float]]
     train_seconds: float = 0.0
     seconds: float = 0.0
+    rule: str = "total"
 
     @property
     def best_epoch(self) -> int:
-        """Epoch of the lowest validation loss."""
-        return int(min(self.history, key=lambda row: row["val_loss"])["epoch"])
+        """Epoch whose weights are kept."""
+        key = _MONITORED[self.rule]
+        return int(self.history[-1]["epoch"] if key is None else min(self.history, key=lambda row: row[key])["epoch"])
 
 
 def fit(
@@ -75,7 +81,7 @@ def fit(
     device: torch.device,
     classify: methods.Classify = methods.without_masks,
 ) -> State:
-    """Train a method; its module then has the weights of the epoch with the lowest validation loss.
+    """Train a method; its module then has the weights of the best epoch by the rule `settings.epoch`.
 
     Every epoch has random numbers of its own, drawn from `seed` and the epoch alone: a run that was
     interrupted, and is resumed at the end of the last whole epoch, ends like one that was not.
@@ -85,7 +91,8 @@ def fit(
     module : nn.Module
         With ``training_loss(images, masks, labels) -> Losses`` and ``forward(images) -> logits``.
     train, val : Split
-        Validation images decide which epoch is the best one, by the method's own loss, in evaluation mode.
+        Validation images decide which epoch is the best one, by the method's own loss or its classification part, in
+        evaluation mode.
     settings : Training
         Trainer settings.
     seed : int
@@ -104,11 +111,12 @@ def fit(
     Raises
     ------
     BenchError
-        If a loss or a gradient is not finite.
+        If a loss or a gradient is not finite, or the loss lacks the part that chooses the epoch.
     """
     allocator.keep_memory()
     batches = SeededBatches(len(train.labels), settings.batch_size, seed)
     loop = Loop(module, classify, settings, seed=seed, name=name, identity=identity)
+    monitored = _MONITORED[settings.epoch]
     bar = sys.stdout.isatty()
     with _quiet():
         trainer = lightning.Trainer(
@@ -123,7 +131,7 @@ def fit(
             logger=False,
             enable_model_summary=False,
             enable_progress_bar=bar,
-            callbacks=[*_checkpoints(folder), ProgressBar(_REFRESH, leave=True) if bar else ProgressLines()],
+            callbacks=[*_checkpoints(folder, monitored), ProgressBar(_REFRESH, leave=True) if bar else ProgressLines()],
         )
         in_order = torch.arange(len(val.labels)).split(settings.batch_in_order)
         trainer.fit(
@@ -133,8 +141,8 @@ def fit(
             ckpt_path=_resumable(folder, identity),
             weights_only=True,
         )
-    best = torch.load(folder / _BEST, map_location="cpu", weights_only=True)
-    loop.load_state_dict(best["state_dict"])
+    kept = torch.load(folder / (_BEST if monitored else _LAST), map_location="cpu", weights_only=True)
+    loop.load_state_dict(kept["state_dict"])
     return loop.progress
 
 
@@ -174,7 +182,7 @@ class Loop(lightning.LightningModule):
         super().__init__()
         self.module, self.classify, self.settings = module, classify, settings
         self.seed, self.name, self.identity = seed, name, identity
-        self.progress = State([])
+        self.progress = State([], rule=settings.epoch)
         self._train, self._val = _Means(), _Means()
         self._clock = self._epoch_start = time.perf_counter()
 
@@ -226,6 +234,11 @@ class Loop(lightning.LightningModule):
         row = {"epoch": self.current_epoch + 1, **self._train.values("train_"), **self._val.values("val_")}
         self.progress.history.append(row)
         self.log_dict({key: row[key] for key in _SHOWN}, prog_bar=True)
+        monitored = _MONITORED[self.settings.epoch]
+        if monitored is not None and monitored not in row:
+            raise BenchError(f"{self.name}: the loss has no part 'classification'; set training.epoch to total or last")
+        if monitored not in (None, *_SHOWN):
+            self.log(monitored, row[monitored])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         now = self._now()
@@ -297,11 +310,13 @@ def _loader(split: Split, batches: Any) -> DataLoader:
     return DataLoader(TensorDataset(*split), batch_size=None, sampler=batches, generator=torch.Generator())
 
 
-def _checkpoints(folder: Path) -> list[ModelCheckpoint]:
-    """The best epoch's weights, then the last epoch whole; the latter also knows which one is the best."""
+def _checkpoints(folder: Path, monitored: str | None) -> list[ModelCheckpoint]:
+    """The best epoch's weights, if it may be another, then the last epoch whole; that also knows which is the best."""
     common = {"dirpath": folder, "save_on_train_epoch_end": True, "enable_version_counter": False}
-    best = ModelCheckpoint(filename="best", monitor="val_loss", save_weights_only=True, **common)
-    return [best, ModelCheckpoint(filename="last", **common)]
+    last = ModelCheckpoint(filename="last", **common)
+    if monitored is None:
+        return [last]
+    return [ModelCheckpoint(filename="best", monitor=monitored, save_weights_only=True, **common), last]
 
 
 def _resumable(folder: Path, identity: str) -> Path | None:

@@ -35,8 +35,8 @@ import lightning  # noqa: E402
 def train(job: Job, out: Path, ranges: Path | None) -> None:
     """Train; write ``weights.safetensors``, ``history.csv`` and ``run.json`` into the folder `out`.
 
-    The weights are those of the epoch with the lowest validation loss, as the method itself computes it, and
-    of what is left of the method alone (`Method.kept`). An interrupted run resumes from ``out/checkpoints``.
+    The weights are those of the epoch that the setting ``training.epoch`` chooses by validation images, and of
+    what is left of the method alone (`Method.kept`). An interrupted run resumes from ``out/checkpoints``.
     `ranges` is what the verb `range` wrote, for methods that need it.
 
     Raises
