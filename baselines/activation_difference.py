@@ -14,8 +14,6 @@ from baselines.backgrounds import drawer, shuffled
 from baselines.base import Losses, Method, Task, of_masked
 from baselines.classifier import BackboneClassifier, untouched_running_statistics
 
-__all__ = ["METHOD", "ActivationDifference", "Hyperparameters"]
-
 
 @dataclass(frozen=True)
 class Hyperparameters:

@@ -11,8 +11,6 @@ from torch import Generator, Tensor
 from baselines.backgrounds import ChangedBackgrounds, Hyperparameters, swap
 from baselines.base import Method
 
-__all__ = ["METHOD", "BackgroundSwap"]
-
 
 class BackgroundSwap(ChangedBackgrounds):
     """Minimises the cross-entropy of ``mask * x + (1 - mask) * background of another image``."""

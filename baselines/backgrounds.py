@@ -10,8 +10,6 @@ from baselines.base import Losses, Task, with_mask
 from baselines.classifier import BackboneClassifier
 from baselines.heatmaps import Share
 
-__all__ = ["ChangedBackgrounds", "Hyperparameters", "drawer", "filled", "on", "shuffled", "swap"]
-
 
 @dataclass(frozen=True)
 class Hyperparameters:

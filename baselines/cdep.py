@@ -18,8 +18,6 @@ from baselines.base import Losses, Method, Task, of_masked
 from baselines.classifier import BackboneClassifier
 from baselines.streams import Map, Streams
 
-__all__ = ["CDEP", "METHOD", "Decomposition", "Hyperparameters"]
-
 _TINY = 1e-19
 
 

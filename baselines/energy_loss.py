@@ -15,8 +15,6 @@ from baselines.base import Losses, Method, Task, of_masked
 from baselines.classifier import BackboneClassifier
 from baselines.gradcam_loss import background_share
 
-__all__ = ["METHOD", "EnergyLoss", "Hyperparameters"]
-
 
 @dataclass(frozen=True)
 class Hyperparameters:

@@ -19,8 +19,6 @@ from baselines.classifier import BackboneClassifier
 from baselines.heatmaps import Share
 from baselines.streams import Map, Streams
 
-__all__ = ["METHOD", "Hyperparameters", "IBPEx", "Interval"]
-
 
 @dataclass(frozen=True)
 class Hyperparameters:

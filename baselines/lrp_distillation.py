@@ -18,8 +18,6 @@ from baselines.base import Losses, Method, Task, of_masked
 from baselines.classifier import BackboneClassifier
 from baselines.heatmaps import Share
 
-__all__ = ["METHOD", "Hyperparameters", "LRPDistillation", "heatmap_distance"]
-
 _TINY = 1e-10
 
 

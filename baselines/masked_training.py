@@ -14,8 +14,6 @@ from baselines import backgrounds
 from baselines.base import Method
 from baselines.heatmaps import Share
 
-__all__ = ["METHOD", "Hyperparameters", "MaskedTraining"]
-
 
 @dataclass(frozen=True)
 class Hyperparameters(backgrounds.Hyperparameters):

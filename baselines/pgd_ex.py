@@ -15,8 +15,6 @@ from torch import Tensor
 from baselines.base import Losses, Method, Task, of_masked
 from baselines.classifier import BackboneClassifier, untouched_running_statistics
 
-__all__ = ["METHOD", "Hyperparameters", "PGDEx"]
-
 
 @dataclass(frozen=True)
 class Hyperparameters:

@@ -18,8 +18,6 @@ from torch.nn import functional as F
 from baselines import backgrounds
 from baselines.base import Method, Task
 
-__all__ = ["METHOD", "Hyperparameters", "RandomBackground", "shuffled_patches"]
-
 
 @dataclass(frozen=True)
 class Hyperparameters(backgrounds.Hyperparameters):

@@ -12,8 +12,6 @@ from torch.nn import functional as F
 
 from baselines.base import Task
 
-__all__ = ["Streams"]
-
 Map = Callable[[Tensor, Tensor], Tensor]
 
 
