@@ -240,7 +240,8 @@ def test_all_studies_of_the_default_configuration_are_planned_at_once(workplace)
     # Seven strengths, five rows, three seeds; all others are added.
     assert counts["train"] > 7 * 5 * 3
     # Candidates are trained and not tested.
-    candidates = sum(len(given) for given in studies["tuning"]["candidates"].values())
+    choices = [study["candidates"].values() for study in studies.values() if "candidates" in study]
+    candidates = sum(len(given) for methods in choices for given in methods)
     assert counts["train"] == counts["evaluate"] + candidates
     assert not counts.keys() & {"collect", "tables", "figures", "time", "timing"}
 
