@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import isnet
 from isnet_bench import data as datasets
 from isnet_bench.io import torchvision_shim
 
@@ -59,3 +60,9 @@ def tiny_data(tiny_config, tmp_path_factory):
         patch.setenv("ISNET_BENCH_DATA", str(tmp_path_factory.mktemp("nothing")))
         datasets.prepare("tiny", tiny_config, folder)
     return folder
+
+
+@pytest.fixture(params=[isnet.LRPFlex, isnet.LRPBlock])
+def engine(request):
+    """Each of the library's engines."""
+    return request.param

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -253,3 +254,20 @@ def zennit_map(network: nn.Module, images: Tensor, c: int, epsilon: float) -> Te
             images.clone(), lambda out: out * nn.functional.one_hot(torch.tensor(c), out.shape[1])
         )
     return relevance
+
+
+def heatmap_loss(**options: Any) -> isnet.HeatmapLoss:
+    """Return a heatmap loss with a narrow foreground range."""
+    return isnet.HeatmapLoss(0.1, 1.0, **options)
+
+
+def expected_maps(variant: type, network: nn.Module, images: Tensor, **options: Any) -> isnet.Explanation:
+    """Return the maps that a variant optimises, straight from the engine."""
+    quantity = {
+        isnet.OriginalISNet: isnet.EveryLogit(),
+        isnet.DualISNet: isnet.JointLogits(),
+        isnet.SelectiveISNet: isnet.SoftmaxEta(),
+        isnet.StochasticISNet: isnet.RandomLogit(generator=generator()),
+    }
+    rules = ("zplus", "epsilon") if variant is isnet.DualISNet else ("epsilon",)
+    return isnet.LRPFlex(network, rules=rules, **options)(images, quantity[variant])
