@@ -26,7 +26,10 @@ ACCURACY = {
 SETS = ("iid", "ood", "deceiving")
 IMAGES = 200
 ROOT = Path(__file__).resolve().parents[1]
-TRAINING = {"epochs": 1, "batch_size": 8, "learning_rate": 1e-3, "weight_decay": 0.0, "gradient_clip": None}
+TRAINING = {
+    **{"epochs": 1, "batch_size": 8, "learning_rate": 1e-3, "weight_decay": 0.0, "gradient_clip": None},
+    "epoch": "total",
+}
 EXPERIMENT = {"data": {"name": "mnist"}, "backbone": {"name": "resnet_small"}, "training": TRAINING}
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import reporting_runs
 import yaml
-from reporting_runs import EXPERIMENT, SETS, Bench, write_run
+from reporting_runs import EXPERIMENT, SETS, TRAINING, Bench, write_run
 
 from isnet_bench import config as configuration
 from isnet_bench.io.errors import BenchError
@@ -295,6 +295,13 @@ def test_the_choice_is_written_as_table_and_as_configuration(bench):
     assert text.startswith("Which?. Data: MNIST. Accuracy on 400 iid validation images at the epoch")
     assert "seed 5." in text
     assert "weight 10.0, epochs 1" in text
+
+
+def test_the_choice_is_by_the_epoch_that_the_configuration_keeps_now(bench):
+    bench.collect("choice")
+    bench.experiment["training"] = {**TRAINING, "epoch": "last"}
+    table = studies.choices(outputs.runs.read(bench.config, "choice", bench.root))
+    assert set(zip(table["val_accuracy"], table["val_loss"], strict=True)) == {(1.0, 8.0)}
 
 
 def test_the_default_configuration_is_what_tuning_chose():

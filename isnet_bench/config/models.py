@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from copy import copy
 from typing import Annotated, Any, Literal
 
@@ -121,15 +121,25 @@ class Training(Model):
     )
     val_batch_size: Count | None = Field(None, description="Images of a validation batch; null: batch_size.")
     epoch: Literal["classification", "total", "last"] = Field(
-        "total",
-        description="Epoch whose weights are kept: that of the lowest classification part of the validation loss, that "
-        "of the method's lowest total, or the last one.",
+        "last",
+        description="Epoch whose weights are kept: the last one, that of the lowest classification part of the "
+        "validation loss, or that of the method's lowest total.",
     )
     class_weights: Literal["none", "balanced"] = Field(
         "none",
         description="Of the cross-entropy, for every method; balanced: inversely proportional to the class's number of "
         "training images, and 1 on average over those.",
     )
+
+    @property
+    def monitored(self) -> str | None:
+        """Column of the history whose lowest value the kept epoch has; None: the last epoch is kept."""
+        return {"classification": "val_classification", "total": "val_loss", "last": None}[self.epoch]
+
+    def kept(self, history: Sequence[Mapping[str, float]]) -> Mapping[str, float]:
+        """Return the row of the epoch whose weights are kept, of a history with a row for each epoch."""
+        key = self.monitored
+        return history[-1] if key is None else min(history, key=lambda row: row[key])
 
     @property
     def batch_in_order(self) -> int:

@@ -147,10 +147,13 @@ def read(cfg: Config, name: str, results: Path) -> Runs:
         for place, cell in enumerate(found)
         for seed in seeds(cfg, name)
     }
-    kept = snapshot.read(folder, {cell.experiment for cell in found}, ["runs.csv", "scores.csv"])
+    kept = snapshot.read(folder, {cell.experiment for cell in found}, ["runs.csv", "scores.csv", "history.parquet"])
     runs = kept.tables.get("runs.csv", pd.DataFrame(columns=snapshot.KEY)).set_index(snapshot.KEY)
     _check(folder, [key for key in wanted if key not in runs.index], "--study" if study else "--experiment", name)
-    frame = _frame(kept.tables["scores.csv"].join(runs[_OF_RUNS], on=snapshot.KEY), wanted, base.score)
+    scores = kept.tables["scores.csv"]
+    if study and study.select:
+        scores = _validated(scores, kept.tables["history.parquet"], cfg)
+    frame = _frame(scores.join(runs[_OF_RUNS], on=snapshot.KEY), wanted, base.score)
     first, sets = runs.loc[next(iter(wanted))], tuple(frame["set"].unique())
     return Runs(
         name=name,
@@ -180,6 +183,16 @@ def _ordered(found: tuple[Cell, ...], rows: list[str]) -> tuple[Cell, ...]:
 
 def _ids(cell: Cell) -> tuple[str, ...]:
     return tuple(value.id for value in cell.values)
+
+
+def _validated(scores: pd.DataFrame, history: pd.DataFrame, cfg: Config) -> pd.DataFrame:
+    """Scores on validation images at the epoch that the configuration keeps; training is the same whichever it is."""
+    epochs = {key: group.to_dict("records") for key, group in history.groupby(snapshot.KEY, sort=False)}
+    scores = scores.copy()
+    for place, key in enumerate(scores[snapshot.KEY].itertuples(index=False, name=None)):
+        row = cfg.row(*key[:2]).training.kept(epochs[key])
+        scores.loc[scores.index[place], ["accuracy", "loss"]] = row["val_accuracy"], row["val_loss"]
+    return scores
 
 
 def _frame(scores: pd.DataFrame, wanted: Mapping[tuple, tuple[int, str]], score: str) -> pd.DataFrame:

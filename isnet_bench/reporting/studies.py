@@ -237,7 +237,7 @@ def write_choice(found: Runs, out: Path) -> None:
     table = choices(found)
     caption = (
         f"{found.heading}. Data: {found.data}. Accuracy on {table['val_images'].iloc[0]} iid validation images at the "
-        f"epoch of the lowest validation loss, {_seeds(found)}. Chosen: {RULE}."
+        f"epoch whose weights are kept, {_seeds(found)}. Chosen: {RULE}."
     )
     shown = pd.DataFrame(
         {

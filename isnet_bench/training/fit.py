@@ -35,8 +35,6 @@ log = logging.getLogger(__name__)
 
 _BEST, _LAST = "best.ckpt", "last.ckpt"
 _SHOWN = ("train_loss", "val_loss", "val_accuracy")
-# Rule for the best epoch -> column of the history whose lowest value it has.
-_MONITORED = {"classification": "val_classification", "total": "val_loss", "last": None}
 _REFRESH = 20
 
 
@@ -52,20 +50,11 @@ class State:
         Time spent on training batches alone, without validation and checkpoints.
     seconds : float
         Time spent on all.
-    rule : {"classification", "total", "last"}
-        Which epoch is the best one, see `isnet_bench.config.Training`.
     """
 
     history: list[dict[str, float]]
     train_seconds: float = 0.0
     seconds: float = 0.0
-    rule: str = "total"
-
-    @property
-    def best_epoch(self) -> int:
-        """Epoch whose weights are kept."""
-        key = _MONITORED[self.rule]
-        return int(self.history[-1]["epoch"] if key is None else min(self.history, key=lambda row: row[key])["epoch"])
 
 
 def fit(
@@ -116,7 +105,7 @@ def fit(
     allocator.keep_memory()
     batches = SeededBatches(len(train.labels), settings.batch_size, seed)
     loop = Loop(module, classify, settings, seed=seed, name=name, identity=identity)
-    monitored = _MONITORED[settings.epoch]
+    monitored = settings.monitored
     bar = sys.stdout.isatty()
     with _quiet():
         trainer = lightning.Trainer(
@@ -182,7 +171,7 @@ class Loop(lightning.LightningModule):
         super().__init__()
         self.module, self.classify, self.settings = module, classify, settings
         self.seed, self.name, self.identity = seed, name, identity
-        self.progress = State([], rule=settings.epoch)
+        self.progress = State([])
         self._train, self._val = _Means(), _Means()
         self._clock = self._epoch_start = time.perf_counter()
 
@@ -234,7 +223,7 @@ class Loop(lightning.LightningModule):
         row = {"epoch": self.current_epoch + 1, **self._train.values("train_"), **self._val.values("val_")}
         self.progress.history.append(row)
         self.log_dict({key: row[key] for key in _SHOWN}, prog_bar=True)
-        monitored = _MONITORED[self.settings.epoch]
+        monitored = self.settings.monitored
         if monitored is not None and monitored not in row:
             raise BenchError(f"{self.name}: the loss has no part 'classification'; set training.epoch to total or last")
         if monitored not in (None, *_SHOWN):

@@ -112,7 +112,7 @@ def learn(
         "seconds": round(state.seconds, 3),
         "train_seconds": round(state.train_seconds, 3),
         "epochs": len(state.history),
-        "best_epoch": state.best_epoch,
+        "best_epoch": int(settings.kept(state.history)["epoch"]),
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "versions": provenance.versions(),
         "hardware": provenance.hardware(
