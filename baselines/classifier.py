@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -40,6 +41,20 @@ class BackboneClassifier(Classifier):
     def forward(self, images: Tensor) -> Tensor:
         """Classify images (N, C, H, W): logits (N, classes)."""
         return self.backbone(images)
+
+
+def input_gradient(
+    classifier: nn.Module, images: Tensor, explained: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Return logits (N, classes) of images (N, C, H, W), and the gradient of a quantity of these with respect to them.
+
+    ``explained(logits)`` has one value for each image, or several, whose sum is meant. The gradient, shape (N, C, H,
+    W), can be differentiated.
+    """
+    images = images.detach().requires_grad_()
+    logits = classifier(images)
+    (gradient,) = torch.autograd.grad(explained(logits).sum(), images, create_graph=True)
+    return logits, gradient
 
 
 @contextmanager

@@ -6,13 +6,12 @@ ICCV 2023: the energy loss on Gradient x Input of the image.
 
 from __future__ import annotations
 
-import torch
 from pydantic import NonNegativeFloat
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from baselines.base import Losses, Method, Task, of_masked
-from baselines.classifier import BackboneClassifier
+from baselines.classifier import BackboneClassifier, input_gradient
 from baselines.gradcam_loss import background_share
 
 
@@ -41,10 +40,8 @@ class EnergyLoss(BackboneClassifier):
 
     def training_loss(self, images: Tensor, masks: Tensor, labels: Tensor) -> Losses:
         """Compute the loss of images (N, C, H, W), masks (N, 1, H, W) with 1 = foreground, and labels (N,)."""
-        images = images.detach().requires_grad_()
-        logits = self(images)
+        logits, gradient = input_gradient(self, images, lambda logits: logits.gather(1, labels[:, None]))
         classification = self.classification_loss(logits, labels)
-        (gradient,) = torch.autograd.grad(logits.gather(1, labels[:, None]).sum(), images, create_graph=True)
         energy = of_masked(background_share, (gradient * images).sum(1, keepdim=True).relu(), masks)
         return Losses(classification + self.weight * energy, {"classification": classification, "energy": energy})
 

@@ -6,13 +6,12 @@ Explanations", IJCAI 2017.
 
 from __future__ import annotations
 
-import torch
 from pydantic import NonNegativeFloat
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from baselines.base import Losses, Method, Task, of_masked
-from baselines.classifier import BackboneClassifier
+from baselines.classifier import BackboneClassifier, input_gradient
 
 
 @dataclass(frozen=True)
@@ -40,10 +39,8 @@ class RightForTheRightReasons(BackboneClassifier):
 
     def training_loss(self, images: Tensor, masks: Tensor, labels: Tensor) -> Losses:
         """Compute the loss of images (N, C, H, W), masks (N, 1, H, W) with 1 = foreground, and labels (N,)."""
-        images = images.detach().requires_grad_()
-        logits = self(images)
+        logits, gradient = input_gradient(self, images, lambda logits: logits.log_softmax(1))
         classification = self.classification_loss(logits, labels)
-        (gradient,) = torch.autograd.grad(logits.log_softmax(1).sum(), images, create_graph=True)
         reasons = of_masked(on_background, gradient, masks)
         return Losses(classification + self.weight * reasons, {"classification": classification, "reasons": reasons})
 

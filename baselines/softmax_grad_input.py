@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from baselines.base import Losses, Method, Range, Task
-from baselines.classifier import BackboneClassifier
+from baselines.classifier import BackboneClassifier, input_gradient
 from baselines.heatmaps import Hyperparameters, Ranges
 
 
@@ -31,9 +31,7 @@ class SoftmaxGradInput(BackboneClassifier):
 
 def explain(classifier: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     """Return logits of images (N, C, H, W), and ``x dp/dx`` of the highest probability p, shape (N, 1, C, H, W)."""
-    images = images.detach().requires_grad_()
-    logits = classifier(images)
-    (gradient,) = torch.autograd.grad(logits.softmax(1).amax(1).sum(), images, create_graph=True)
+    logits, gradient = input_gradient(classifier, images, lambda logits: logits.softmax(1).amax(1))
     return logits, (gradient * images)[:, None]
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -322,3 +323,22 @@ def test_a_file_outside_is_asked_for_in_a_process_of_its_own(monkeypatch):
     with pytest.raises(BenchError, match=r"methods and data sets cannot be listed: error: mine\.py: no such file"):
         catalog.read(["mine.py"])
     assert asked == [["isnet_bench", "catalog", "--plugins", "mine.py"]]
+
+
+@pytest.mark.parametrize("file", ["baselines/backgrounds.py", "isnet_bench/data/bias.py", "isnet/variants.py"])
+def test_the_catalogue_is_asked_for_where_a_shared_file_has_changed(tmp_path, monkeypatch, file):
+    for pattern in catalog._SOURCES:
+        for path in catalog._ROOT.glob(pattern):
+            copied = tmp_path / path.relative_to(catalog._ROOT)
+            copied.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copied)
+    built_in = json.loads(catalog.FILE.read_text(encoding="utf-8"))
+    asked = []
+    monkeypatch.setattr(catalog, "_ROOT", tmp_path)
+    monkeypatch.setattr(catalog, "_ask", lambda plugins: asked.append(plugins) or built_in)
+    catalog.read()
+    assert asked == []
+    changed = tmp_path / file
+    changed.write_text(changed.read_text(encoding="utf-8") + "\n", encoding="utf-8")
+    catalog.read()
+    assert asked == [()]

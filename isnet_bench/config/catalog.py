@@ -1,7 +1,8 @@
 """What is to be known of methods and data sets without importing them, which would import torch.
 
 ``catalog.json`` beside this file tells of those that are built in; ``make schema`` writes it. What installed packages
-and plug-ins add, and all where a built-in file has changed since, is asked for in a process of its own.
+and plug-ins add, and all where any file that the built-in ones come from has changed since, is asked for in a process
+of its own.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ FILE = Path(__file__).with_name("catalog.json")
 GROUPS = {"methods": "isnet_bench.methods", "data": "isnet_bench.data"}
 """Kind -> the entry points by which an installed package offers some of it."""
 _ROOT = Path(__file__).resolve().parents[2]
+_SOURCES = ("baselines/**/*.py", "isnet_bench/data/**/*.py", "isnet_bench/methods/**/*.py", "isnet/variants.py")
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,6 @@ class Card:
     measured, fields : tuple of str
         Hyper-parameters that are measured where they are "auto", and those that the explanation depends on whose
         relevance is measured then.
-    file, sha256 : str
-        Where it is defined, relative to the folder of the packages, and the digest of that file.
     """
 
     name: str
@@ -54,8 +54,6 @@ class Card:
     oracle: bool = False
     measured: tuple[str, ...] = ()
     fields: tuple[str, ...] = ()
-    file: str = ""
-    sha256: str = ""
 
     def value(self, params: Mapping[str, Any], name: str) -> Any:
         """Return a hyper-parameter, given those that differ from the defaults."""
@@ -84,18 +82,22 @@ def read(plugins: Sequence[str] = ()) -> Catalog:
     Raises BenchError if the process that asks for what is not built in fails.
     """
     content = json.loads(FILE.read_text(encoding="utf-8"))
-    fresh = all(digest(_ROOT / card["file"]) == card["sha256"] for kind in GROUPS for card in content[kind])
     outside = plugins or any(metadata.entry_points(group=group) for group in GROUPS.values())
-    if outside or not fresh:
-        versions = tuple((path, digest(Path(path))) for path in plugins)
+    if outside or content["sources"] != sources():
+        versions = tuple((path, _digest([Path(path)])) for path in plugins)
         content = _ask(versions)
     kinds = {kind: {card["name"]: _card(card) for card in content[kind]} for kind in GROUPS}
     return Catalog(**kinds, broken=content.get("broken", {}))
 
 
-def digest(path: Path) -> str:
-    """Return the SHA-256 digest of a file; empty where there is none."""
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+def sources() -> str:
+    """Return the SHA-256 digest of all files that built-in methods and data sets, and their settings, come from."""
+    return _digest(sorted(path for pattern in _SOURCES for path in _ROOT.glob(pattern)))
+
+
+def _digest(paths: Sequence[Path]) -> str:
+    there = [path for path in paths if path.is_file()]
+    return hashlib.sha256(b"".join(f"{path.name}\n".encode() + path.read_bytes() for path in there)).hexdigest()
 
 
 def _card(content: dict[str, Any]) -> Card:

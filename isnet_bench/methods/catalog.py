@@ -12,9 +12,7 @@ from baselines.base import Method, Range
 from isnet_bench import data, methods
 from isnet_bench.config import Config, catalog
 from isnet_bench.io.files import write_text
-from isnet_bench.io.plugins import Source
 
-_ROOT = Path(__file__).resolve().parents[2]
 _SCHEMA = catalog.FILE.with_name("schema.json")
 
 
@@ -29,15 +27,16 @@ def cards(plugins: tuple[str, ...] = (), built_in: bool = False) -> dict[str, An
         return [name for name in found.things if found.sources[name].built_in or not built_in]
 
     return {
-        "methods": [_method(rows.things[name], rows.sources[name]) for name in sorted(kept(rows))],
-        "data": [_card(sets.things[name].settings, sets.sources[name], name=name) for name in sorted(kept(sets))],
+        "methods": [_method(rows.things[name]) for name in sorted(kept(rows))],
+        "data": [_card(sets.things[name].settings, name=name) for name in sorted(kept(sets))],
         "broken": {**rows.broken, **sets.broken},
     }
 
 
 def files() -> dict[Path, str]:
     """Return the generated files beside the configuration's code: the built-in cards, and the JSON Schema."""
-    contents = {catalog.FILE: cards(built_in=True), _SCHEMA: Config.model_json_schema()}
+    built_in = {"sources": catalog.sources(), **cards(built_in=True)}
+    contents = {catalog.FILE: built_in, _SCHEMA: Config.model_json_schema()}
     return {path: json.dumps(content, indent=1) + "\n" for path, content in contents.items()}
 
 
@@ -47,11 +46,10 @@ def write() -> None:
         write_text(path, text)
 
 
-def _method(method: Method, source: Source) -> dict[str, Any]:
+def _method(method: Method) -> dict[str, Any]:
     needed = method.range or Range(totals=lambda *_: {}, measured=())
     return _card(
         method.hyperparameters,
-        source,
         name=method.name,
         label=method.label,
         family=method.family,
@@ -61,11 +59,9 @@ def _method(method: Method, source: Source) -> dict[str, Any]:
     )
 
 
-def _card(kind: type, source: Source, **told: Any) -> dict[str, Any]:
+def _card(kind: type, **told: Any) -> dict[str, Any]:
     schema = pydantic.TypeAdapter(kind).json_schema()
     for section in (schema, *schema.get("$defs", {}).values()):
         if section.get("type") == "object":
             section["additionalProperties"] = False
-    path = source.path
-    shown = path.relative_to(_ROOT).as_posix() if path.is_relative_to(_ROOT) else str(path)
-    return {**told, "schema": schema, "file": shown, "sha256": catalog.digest(path)}
+    return {**told, "schema": schema}
