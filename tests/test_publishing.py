@@ -1,6 +1,7 @@
 """Published snapshots: what is in them, what is never in them, and that tables and figures come out of them again."""
 
 import json
+import shutil
 from itertools import product
 
 import numpy as np
@@ -118,6 +119,35 @@ def test_a_second_snapshot_replaces_the_first(bench, tmp_path):
         (row, seed) for row in ("resnet", "original_isnet") for seed in (0, 1)
     }
     assert not (tmp_path / "out/gallery.npz").exists()
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_study_that_was_not_run_again_stays_unless_its_settings_are_others(bench, tmp_path, caplog):
+    strength = {"setting": "data.bias.strength", "values": [0.5, 1]}
+    study = {"experiment": "mnist", "rows": ["original_isnet"], "seeds": [0], "changes": {"params.heatmap_weight": 0.5}}
+    bench.raw["studies"] = {"marks": {**study, "vary": [strength]}}
+    scores = json.loads((bench.run("original_isnet", 0) / "metrics.json").read_text())["sets"]
+    for cell, value in zip(bench.config.cells("marks"), strength["values"], strict=True):
+        reporting_runs.write_run(bench.run(cell.row, 0, cell.experiment), cell.row, 0, scores, {"heatmap_weight": 0.5})
+        record = json.loads((bench.run(cell.row, 0, cell.experiment) / "run.json").read_text())
+        record["data"]["settings"] = {"bias": {"pattern": "border_pixel", "strength": value}}
+        (bench.run(cell.row, 0, cell.experiment) / "run.json").write_text(json.dumps(record))
+    bench.collect("marks")
+    first = _publish(bench, tmp_path / "out")
+    shutil.rmtree(Layout(bench.root).collected("marks"))
+    again = _publish(bench, tmp_path / "out")
+    pd.testing.assert_frame_equal(first.tables["scores.csv"], again.tables["scores.csv"])
+    assert set(first.data) == set(again.data) == {"mnist", "marks_0_5", "marks_1"}
+    changed = bench.raw["studies"]["marks"]
+    for key, value in (("params.heatmap_weight", 0.7), ("data.bias.pattern", "corner_patch")):
+        changed["changes"] = {**study["changes"], key: value}
+        assert set(_publish(bench, tmp_path / "out").data) == {"mnist"}
+        assert "marks is left out: it was published with other settings" in caplog.text
+        caplog.clear()
+        changed["changes"] = study["changes"]
+        bench.collect("marks")
+        _publish(bench, tmp_path / "out")
+        shutil.rmtree(Layout(bench.root).collected("marks"))
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -176,12 +176,23 @@ def _classifiers(runs: Collection[_Run], layout: Layout) -> Iterator[_Run]:
             yield _Run(experiment, CLASSIFIER, seed, folder, plain, tested=False)
 
 
+def other_settings(row: Row, record: Mapping[str, Any], tested: bool = True) -> str | None:
+    """Return of what kind the settings are in which a record of a training differs from a row; None: it is the row's.
+
+    Which epoch is kept is of no account to what was not tested: the history has what validation said of all.
+    """
+    training = row.training.model_dump(mode="json", exclude=None if tested else {"epoch"})
+    for kind, values in {"training": training, "hyperparameters": row.params}.items():
+        if any(record[kind].get(key, value) != value for key, value in values.items()):
+            return kind
+    return None
+
+
 def _check(run: _Run, first: _Run) -> None:
     """Runs must have the settings of the configuration, and the data and test sets of the first one."""
-    wanted = {"training": run.settings.training.model_dump(mode="json"), "hyperparameters": run.settings.params}
-    for kind, values in wanted.items():
-        if any(run.record[kind].get(key, value) != value for key, value in values.items()):
-            raise BenchError(f"{run.folder} was trained with another {kind} than is configured; {run.again('train')}")
+    kind = other_settings(run.settings, run.record, run.tested)
+    if kind:
+        raise BenchError(f"{run.folder} was trained with another {kind} than is configured; {run.again('train')}")
     here, there = (
         {"data": one.record["data"]["title"], "stand_in": one.record["data"]["stand_in"], "test sets": one.sets}
         for one in (run, first)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,6 +19,7 @@ from isnet_bench.io.errors import BenchError
 from isnet_bench.io.files import read_json, replacing, write_text
 from isnet_bench.layout import Layout
 from isnet_bench.reporting import figures, outputs, snapshot
+from isnet_bench.reporting.collect import other_settings
 from isnet_bench.reporting.snapshot import Snapshot
 from isnet_bench.timing.summary import REMEDY
 
@@ -30,7 +33,7 @@ def publish(cfg: Config, text: str, results: Path, out: Path) -> None:
 
     It has the configuration (``config.yaml``) and, below ``timing`` and ``segment``, the measured times and the record
     of the lung segmentation. Of a gallery it has the images that are drawn, and only those that are `permitted`. A
-    snapshot that is there already is replaced.
+    snapshot that is there already is replaced, but for studies that were not run again and are still configured so.
 
     `text` is the configuration as the user wrote it. Raises BenchError if an experiment was not collected, or if no
     image of a gallery may be published. Nothing is written then.
@@ -40,7 +43,8 @@ def publish(cfg: Config, text: str, results: Path, out: Path) -> None:
         raise BenchError(f"{out} holds the results themselves; publish them to another folder")
     layout = Layout(results)
     names = [*cfg.experiments, *outputs.collected_studies(cfg, results)]
-    whole = snapshot.concatenate([snapshot.read(layout.collected(name)) for name in names])
+    kept = _kept(cfg, out, set(cfg.studies) - set(names))
+    whole = snapshot.concatenate([*(snapshot.read(layout.collected(name)) for name in names), *kept])
     drawn = {key: one for name in cfg.experiments for key, one in _gallery(cfg, whole, name, layout).items()}
     files = [layout.timing(cfg.case(case).suffix) for case in outputs.measured_cases(cfg, results)]
     times = {file: _times(file) for file in files}
@@ -79,6 +83,39 @@ def permitted(rule: bool | frozenset[str], folder: Path, test_set: str, images: 
     allowed = sources.isin(rule).all(axis=1).to_numpy() & bool(sources.shape[1])
     same = [(known == image).all(axis=(1, 2, 3)) for image in images]
     return np.array([rows.any() and allowed[rows].all() for rows in same], dtype=bool)
+
+
+def _kept(cfg: Config, out: Path, studies: set[str]) -> list[Snapshot]:
+    """Return the runs of some studies that an earlier snapshot has with the settings of the configuration."""
+    kept = []
+    for study in [name for name in outputs.collected_studies(cfg, out) if name in studies]:
+        found = snapshot.read(out, set(cfg.study_experiments(study)))
+        runs = {key: group.iloc[0] for key, group in found.tables["runs.csv"].groupby(snapshot.KEY)}
+        wanted = {
+            (cell.experiment, cell.row, seed): cfg.row(cell.experiment, cell.row)
+            for cell in cfg.cells(study)
+            for seed in cfg.study_seeds(study)
+        }
+        tested = not cfg.study(study).select
+        same = all(key in runs and not other_settings(row, _record(runs[key]), tested) for key, row in wanted.items())
+        data = all(_agree(cfg.experiment(name).data.settings, info["settings"]) for name, info in found.data.items())
+        if same and data:
+            log.info("%s stays as it was published", study)
+            kept.append(replace(found, gallery={}))
+        else:
+            log.warning("%s is left out: it was published with other settings than are configured now", study)
+    return kept
+
+
+def _agree(asked: Any, made: Any) -> bool:
+    """Return whether settings that were asked for, perhaps not all of them, are those that were used."""
+    if isinstance(asked, Mapping) and isinstance(made, Mapping):
+        return all(_agree(value, made.get(key, value)) for key, value in asked.items())
+    return asked == made
+
+
+def _record(run: pd.Series) -> dict[str, Any]:
+    return {kind: json.loads(run[kind]) for kind in ("training", "hyperparameters")}
 
 
 def _gallery(cfg: Config, whole: Snapshot, name: str, layout: Layout) -> dict[str, np.ndarray]:
