@@ -176,6 +176,8 @@ def _report(args: argparse.Namespace, config: Config, layout: Layout) -> None:
             outputs.write_figure(args.kind, config, args.experiment, layout.root, out)
         case "study":
             outputs.write_study(config, args.study, layout.root)
+        case "overview":
+            outputs.write_overview(config, args.overview, layout.root)
         case "timing":
             for case in _cases(args, config):
                 outputs.write_timing(config, case, layout.root)
@@ -272,6 +274,10 @@ def _add_reports(verbs: Any) -> None:
     text = "write a collected study's table, and draw its figure or choose a candidate"
     verb = _verb(verbs, "study", _report, text)
     verb.add_argument("--study", required=True, help="one of the configuration's studies")
+
+    text = "write table and figure of an overview: rows of collected experiments and studies under every condition"
+    verb = _verb(verbs, "overview", _report, text)
+    verb.add_argument("--overview", required=True, help="one of the configuration's overviews")
 
     for name, run, text in (
         ("time", _time, "measure the time of a training step against the number of classes"),

@@ -18,6 +18,7 @@ from isnet_bench.config.models import (
     Experiment,
     Model,
     Name,
+    Overview,
     Row,
     Seeds,
     Segment,
@@ -57,6 +58,7 @@ class Config(Model):
     plugins: tuple[Text, ...] = Field((), description="Python files with methods and data sets of your own.")
     experiments: dict[Name, Experiment] = Field({}, description="Targets of their own, and part of `all`.")
     studies: dict[Name, Study] = Field({}, description="Targets of their own, not part of `all`: docs/studies.md.")
+    overviews: dict[Name, Overview] = Field({}, description="Targets of their own, not part of `all`.")
     segment: Segment | None = None
     timing: Timing | None = None
 
@@ -71,6 +73,10 @@ class Config(Model):
     def study(self, name: str) -> Study:
         """Return a study. Raises BenchError if there is none; those that there are are listed."""
         return pick("study", name, self.studies)
+
+    def overview(self, name: str) -> Overview:
+        """Return an overview. Raises BenchError if there is none; those that there are are listed."""
+        return pick("overview", name, self.overviews)
 
     def study_seeds(self, name: str) -> tuple[int, ...]:
         """Return the seeds of a study: its own, or those of the configuration."""
@@ -125,6 +131,7 @@ class Config(Model):
         row: str | None = None,
         study: str | None = None,
         case: str | None = None,
+        overview: str | None = None,
     ) -> str:
         """Return the part of the configuration that a job depends on, as JSON text that `load` reads.
 
@@ -133,14 +140,21 @@ class Config(Model):
         verb : str
             The kind of job: "prepare", "segment", "range_classifier", "range", "train", "evaluate", "report" (tables
             and figures, and what they are made of) or "time".
-        experiment, row, study, case : str, optional
+        experiment, row, study, case, overview : str, optional
             What the job is about. For "range" the part holds instead of the row one that is named `range_id` and
             explains the same; for "range_classifier" it holds the plain network, trained for a short time.
             Raises BenchError if there is none of that name.
         """
         top, inner = _NEEDED[verb]
         part = {key: value for key, value in self.given().items() if key in top}
-        if study is not None:
+        if overview is not None:
+            names = set(self.overview(overview).of.values())
+            whole = self.given()
+            based = {self.studies[name].experiment for name in names & set(self.studies)}
+            part["experiments"] = {key: one for key, one in whole["experiments"].items() if key in names | based}
+            part["studies"] = {key: one for key, one in whole.get("studies", {}).items() if key in names}
+            part["overviews"] = {overview: whole["overviews"][overview]}
+        elif study is not None:
             part.pop("seeds", None)
             part |= self._study_part(study)
         elif case is not None:
@@ -230,6 +244,8 @@ def check(raw: Mapping[str, Any], origin: str, whole: bool = True, strict: bool 
         errors += _errors_of_rows(timing.rows, f"{place}.methods", known)
     for name, study in config.studies.items():
         errors += _errors_of_study(name, study, config, known)
+    for name, overview in config.overviews.items():
+        errors += _errors_of_overview(name, overview, config)
     if errors:
         raise reading.all_of(origin, errors)
     return config
@@ -255,6 +271,16 @@ def _errors_of_study(name: str, study: Study, config: Config, known: catalog.Cat
             yield from reading.sentences(error, Experiment, f"{place} ({inner})")
         else:
             yield from _errors_of(experiment, f"{place} ({inner})", known)
+
+
+def _errors_of_overview(name: str, overview: Overview, config: Config) -> Iterator[str]:
+    place = f"overviews.{name}"
+    if name in {*config.experiments, *config.studies}:
+        yield f"{place}: an experiment or a study has that name; choose another one"
+    tested = {**config.experiments, **{key: one for key, one in config.studies.items() if not one.select}}
+    for label, source in overview.of.items():
+        if source not in tested:
+            yield f"{place}.of.{label}: {unknown('experiment or study', source, tested)}"
 
 
 def _errors_of(experiment: Experiment, place: str, known: catalog.Catalog) -> Iterator[str]:

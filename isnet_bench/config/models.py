@@ -288,6 +288,16 @@ class Study(Model):
         return self.candidates is not None
 
 
+class Overview(Model):
+    """Experiments and studies whose rows stand beside each other, under every condition."""
+
+    title: str | None = Field(None, description="Heading of its table and figure; its name where absent.")
+    of: dict[str, str] = Field(
+        min_length=1,
+        description="Label -> an experiment, or a study whose combinations of values are a condition each.",
+    )
+
+
 class _TimingKeys(Model):
     classes: Annotated[tuple[Annotated[int, Field(ge=2)], ...], Field(min_length=1)]
     methods: Annotated[Entries, Field(min_length=1, description="Methods, or rows as an experiment has them.")]

@@ -132,7 +132,7 @@ class _Run:
 def collect(cfg: Config, name: str, root: Path, out: Path) -> None:
     """Write the snapshot of an experiment's or a study's finished runs, which lie below `root`.
 
-    Predictions and gallery are those of experiments only; what a study chooses by validation images was not tested.
+    The gallery is that of experiments only; what a study chooses by validation images was not tested.
 
     Raises BenchError if a run is missing or damaged, or if runs were made with other data or settings. Nothing is
     written then.
@@ -156,7 +156,7 @@ def collect(cfg: Config, name: str, root: Path, out: Path) -> None:
         "ranges.csv": pd.DataFrame(_ranges(ranges)),
         "history.parquet": _joined(run.history for run in trained),
         "classes.parquet": pd.DataFrame([row for run in runs if run.tested for row in _classes(run)]),
-        "predictions.parquet": _joined(run.predictions for run in runs if not study),
+        "predictions.parquet": _joined(run.predictions for run in runs if run.tested),
         "mediation.parquet": _joined(
             run.read(places.MEDIATION, "mediate", pd.read_csv).assign(**run.key) for run in mediated
         ),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from isnet_bench.config import Config
 from isnet_bench.layout import Layout
-from isnet_bench.reporting import figures, runs, snapshot, studies, tables, timing_reports
+from isnet_bench.reporting import figures, overview, runs, snapshot, studies, tables, timing_reports
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +39,13 @@ def write_study(cfg: Config, study: str, results: Path) -> None:
     else:
         studies.write(found, layout.table(study))
         studies.draw(found, layout.figure(study), cfg.study(study).seconds)
+
+
+def write_overview(cfg: Config, name: str, results: Path) -> None:
+    """Write the table of an overview, and draw its figure."""
+    found, layout = overview.read(cfg, name, results), Layout(results)
+    overview.write(found, layout.table(name))
+    overview.draw(found, layout.figure(name))
 
 
 def write_timing(cfg: Config, case: str, results: Path) -> None:
@@ -87,5 +94,9 @@ def _tasks(cfg: Config, results: Path) -> Iterator[tuple]:
         yield write_tables, cfg, name, results, layout.table(name)
     for case in measured_cases(cfg, results):
         yield write_timing, cfg, case, results
-    for study in collected_studies(cfg, results):
+    collected = collected_studies(cfg, results)
+    for study in collected:
         yield write_study, cfg, study, results
+    for name, asked in cfg.overviews.items():
+        if set(asked.of.values()) <= {*cfg.experiments, *collected}:
+            yield write_overview, cfg, name, results

@@ -189,10 +189,10 @@ def _compared(name: str, rows: pd.DataFrame, runs: Runs) -> markup.Part:
         {
             "Method": rows["label"] + np.where(rows["method"].isin(runs.oracles), _ORACLE, ""),
             score: [f"{100 * value:.1f}" for value in rows["value"]],
-            "95 % interval": _intervals(rows[["low", "high"]]),
+            "95 % interval": intervals(rows[["low", "high"]]),
             "Difference (points)": ["" if pd.isna(x) else f"{100 * x:+.1f}" for x in rows["difference"]],
-            "95 % interval ": _intervals(rows[["difference_low", "difference_high"]], "+"),
-            "p (Holm)": [_p(value) for value in rows["p_holm"]],
+            "95 % interval ": intervals(rows[["difference_low", "difference_high"]], "+"),
+            "p (Holm)": [p_value(value) for value in rows["p_holm"]],
         }
     )
     bold = np.outer(rows["best"], shown.columns == score)
@@ -200,12 +200,14 @@ def _compared(name: str, rows: pd.DataFrame, runs: Runs) -> markup.Part:
     return markup.Part(shown, bold, before=_reference(rows), after=[_ORACLE_NOTE] * bool(runs.oracles), **named)
 
 
-def _intervals(bounds: pd.DataFrame, sign: str = "") -> list[str]:
+def intervals(bounds: pd.DataFrame, sign: str = "") -> list[str]:
+    """Return pairs of bounds, fractions of 1, in per cent, as tables for people have them; empty for none."""
     bounds = 100 * bounds.to_numpy(float)
     return ["" if pd.isna(low) else f"{low:{sign}.1f} to {high:{sign}.1f}" for low, high in bounds]
 
 
-def _p(value: float) -> str:
+def p_value(value: float) -> str:
+    """Return a p value as tables for people have it."""
     if pd.isna(value):
         return ""
     return "< 0.001" if value < 0.001 else f"{value:.3f}"

@@ -29,6 +29,7 @@ wildcard_constraints:
     seed="[0-9]+",
     study="|".join(CONFIG.studies) or "-",
     case="|".join(CONFIG.cases) or "-",
+    overview="|".join(CONFIG.overviews) or "-",
 
 
 def part_of(verb, *wildcards_of):
@@ -84,7 +85,7 @@ def experiment_runs(wildcards):
 def study_runs(wildcards):
     """What every run of a study leaves behind; candidates are trained and not tested."""
     rows = [(cell.experiment, cell.row) for cell in CONFIG.cells(wildcards.study)]
-    tested = [] if CONFIG.study(wildcards.study).select else [layout.METRICS]
+    tested = [] if CONFIG.study(wildcards.study).select else [layout.METRICS, layout.PREDICTIONS]
     return runs_of(rows, CONFIG.study_seeds(wildcards.study), [*TRAINED, *tested])
 
 
@@ -102,6 +103,16 @@ def study_outputs(study):
     """The table of a study, and its figure or what was chosen."""
     select = CONFIG.study(study).select
     return [*table(study, "csv", "md", "tex", "html"), *(table(study, "yaml") if select else figure(study))]
+
+
+def overview_runs(wildcards):
+    """The collected runs of what an overview shows."""
+    return [LAYOUT.collected(name) for name in CONFIG.overview(wildcards.overview).of.values()]
+
+
+def overview_outputs(name):
+    """The table and the figure of an overview."""
+    return [*table(name, "csv", "md", "tex", "html"), *figure(name)]
 
 
 def timing_outputs():

@@ -133,17 +133,52 @@ use rule study as choice with:
         results=subpath(output.html, ancestor=2),
 
 
+use rule study as overview with:
+    input:
+        overview_runs,
+    output:
+        table("{overview}", "csv", "md", "tex"),
+        LAYOUT.figure("{overview}", "pdf"),
+        html=report(
+            LAYOUT.table("{overview}", "html"),
+            caption="../report/study.rst",
+            category="Tables",
+            labels={"experiment": "{overview}", "shows": "all conditions"},
+        ),
+        png=report(
+            LAYOUT.figure("{overview}", "png"),
+            caption="../report/study.rst",
+            category="Figures",
+            labels={"experiment": "{overview}", "shows": "all conditions"},
+        ),
+    log:
+        LAYOUT.log("{overview}", "overview"),
+    wildcard_constraints:
+        overview="|".join(CONFIG.overviews) or "-",
+    params:
+        config=part_of("report", "overview"),
+        what="overview --overview {overview}",
+        results=subpath(output.png, ancestor=2),
+
+
 # All that is asked for with values of settings: `snakemake --cores all studies`.
 rule studies:
     input:
         [study_outputs(study) for study in CONFIG.studies],
+        [overview_outputs(name) for name in CONFIG.overviews],
 
 
-# A target for each experiment and each study: `snakemake --cores all mnist`.
-for name in [*CONFIG.experiments, *CONFIG.studies]:
+OUTPUTS = {
+    **{name: experiment_outputs(name) for name in CONFIG.experiments},
+    **{name: study_outputs(name) for name in CONFIG.studies},
+    **{name: overview_outputs(name) for name in CONFIG.overviews},
+}
+
+# A target for each: `snakemake --cores all mnist`.
+for name, outputs in OUTPUTS.items():
 
     rule:
         name:
             name
         input:
-            experiment_outputs(name) if name in CONFIG.experiments else study_outputs(name),
+            outputs,
