@@ -2,10 +2,13 @@
 
 import copy
 import json
+import re
+from pathlib import Path
 
 import pytest
 import torch
 
+import isnet
 from isnet_bench import config as configuration
 from isnet_bench.config import MaskSubset
 from isnet_bench.data import Split
@@ -234,3 +237,50 @@ def test_the_oracle_needs_all_masks(tiny_given):
     with pytest.raises(BenchError, match=r"methods\.masked_input: masked_input sees the mask of every image and is"):
         changed(given, masks=6)
     changed(given)
+
+
+# --- docs/few_masks.md --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def snippets():
+    page = Path(__file__).resolve().parents[1] / "docs" / "few_masks.md"
+    return re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+def test_the_loop_of_the_docs_trains_with_few_masks(snippets, monkeypatch):
+    torch.manual_seed(0)
+    images, labels = torch.rand(130, 3, 32, 32), torch.arange(130) % 3
+    masks = torch.full((130, 1, 32, 32), torch.nan)
+    masks[::13], masks[::13, :, 8:24] = 0, 1
+    seen, loss_of = [], isnet.StochasticISNet.training_loss
+
+    def note(self, images, masks, labels):
+        losses = loss_of(self, images, masks, labels)
+        seen.append((len(images), int((~masks[:, 0, 0, 0].isnan()).sum()), losses.parts["heatmap"].item()))
+        return losses
+
+    monkeypatch.setattr(isnet.StochasticISNet, "training_loss", note)
+    exec(snippets[0], {"images": images, "masks": masks, "labels": labels})
+    assert [number for number, _, _ in seen] == [72, 72]
+    assert all(masked >= 8 and heatmap > 0 for _, masked, heatmap in seen)
+
+
+def test_the_check_of_the_docs_counts_changed_predictions(snippets):
+    place = {}
+    exec(snippets[1], place)
+
+    class Second(torch.nn.Module):
+        """Class 1 if the second pixel is brighter than 1/2."""
+
+        def forward(self, images):
+            return torch.stack([0 * images[:, 0, 0, 0] + 0.5, images[:, 0, 0, 1]], 1)
+
+    images = torch.tensor([[[[0.1, 0.0, 0.0]]], [[[0.9, 0.8, 0.0]]]])
+    masks = torch.tensor([[[[1.0, 0.0, 0.0]]], [[[1.0, 1.0, 0.0]]]])
+    others = torch.tensor([[[[0.0, 1.0, 1.0]]], [[[0.4, 0.9, 1.0]]], [[[0.9, 0.9, 0.3]]]])
+    masks_of_others = torch.tensor([[[[1.0, 0.0, 0.0]]], [[[0.0, 1.0, 0.0]]], [[[1.0, 1.0, 0.0]]]])
+    # The backgrounds' second pixels, holes filled, are 1, 0.7 and 0.3: two of three change the first prediction, and
+    # none the second, whose pixel belongs to its foreground.
+    found = place["changed_predictions"](Second(), images, masks, others, masks_of_others)
+    assert found == pytest.approx(2 / 6)
