@@ -12,6 +12,7 @@ import isnet
 from isnet_bench import config as configuration
 from isnet_bench.config import MaskSubset
 from isnet_bench.data import Split
+from isnet_bench.evaluation import swap
 from isnet_bench.io.errors import BenchError
 from isnet_bench.training import fit as fitting
 from isnet_bench.training import runs
@@ -266,21 +267,46 @@ def test_the_loop_of_the_docs_trains_with_few_masks(snippets, monkeypatch):
     assert all(masked >= 8 and heatmap > 0 for _, masked, heatmap in seen)
 
 
-def test_the_check_of_the_docs_counts_changed_predictions(snippets):
-    place = {}
-    exec(snippets[1], place)
+class Second(torch.nn.Module):
+    """Class 1 if the second pixel is brighter than 1/2."""
 
-    class Second(torch.nn.Module):
-        """Class 1 if the second pixel is brighter than 1/2."""
+    def forward(self, images):
+        return torch.stack([0 * images[:, 0, 0, 0] + 0.5, images[:, 0, 0, 1]], 1)
 
-        def forward(self, images):
-            return torch.stack([0 * images[:, 0, 0, 0] + 0.5, images[:, 0, 0, 1]], 1)
 
+def foregrounds_and_backgrounds():
+    """Return two images, three others, and their masks.
+
+    The backgrounds' second pixels, holes filled, are 1, 0.7 and 0.3: two of three change the first prediction, and none
+    the second, whose pixel belongs to its foreground.
+    """
     images = torch.tensor([[[[0.1, 0.0, 0.0]]], [[[0.9, 0.8, 0.0]]]])
     masks = torch.tensor([[[[1.0, 0.0, 0.0]]], [[[1.0, 1.0, 0.0]]]])
     others = torch.tensor([[[[0.0, 1.0, 1.0]]], [[[0.4, 0.9, 1.0]]], [[[0.9, 0.9, 0.3]]]])
     masks_of_others = torch.tensor([[[[1.0, 0.0, 0.0]]], [[[0.0, 1.0, 0.0]]], [[[1.0, 1.0, 0.0]]]])
-    # The backgrounds' second pixels, holes filled, are 1, 0.7 and 0.3: two of three change the first prediction, and
-    # none the second, whose pixel belongs to its foreground.
-    found = place["changed_predictions"](Second(), images, masks, others, masks_of_others)
+    return images, masks, others, masks_of_others
+
+
+def test_the_check_of_the_docs_counts_changed_predictions(snippets):
+    place = {}
+    exec(snippets[1], place)
+    found = place["changed_predictions"](Second(), *foregrounds_and_backgrounds())
     assert found == pytest.approx(2 / 6)
+
+
+@pytest.mark.parametrize(("pairs", "share"), [(2000, 2 / 6), (4, 2 / 4), (1, 1 / 2)])
+def test_the_benchmark_counts_the_same(monkeypatch, pairs, share):
+    monkeypatch.setattr(swap, "PAIRS", pairs)
+    images, masks, others, masks_of_others = foregrounds_and_backgrounds()
+    # An image without a mask has neither a foreground to show nor a background to give.
+    without = torch.full((1, 1, 1, 3), torch.nan)
+    val = Split(torch.cat([without * 0 + 1, images]), torch.cat([without, masks]), torch.zeros(3))
+    train = Split(torch.cat([others, torch.ones(1, 1, 1, 3)]), torch.cat([masks_of_others, without]), torch.zeros(4))
+
+    def found(val, train):
+        return swap.swap_changes(lambda images, masks: Second()(images), val, train, 4, torch.device("cpu"))
+
+    assert found(val, train) == pytest.approx(share)
+    nothing = Split(without, without, torch.zeros(1))
+    assert found(nothing, train) is None
+    assert found(val, nothing) is None
