@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from pydantic.dataclasses import dataclass
 from torch import Generator, Tensor
@@ -9,6 +11,9 @@ from torch import Generator, Tensor
 from baselines.base import Losses, Task, with_mask
 from baselines.classifier import BackboneClassifier
 from baselines.heatmaps import Share
+
+Change = Callable[[Tensor, Tensor, Generator | None], Tensor]
+"""Of images and masks: images of which only the foreground must be the same, drawn with a generator."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +43,7 @@ class ChangedBackgrounds(BackboneClassifier):
     def training_loss(self, images: Tensor, masks: Tensor, labels: Tensor) -> Losses:
         """Compute the loss of images (N, C, H, W), masks (N, 1, H, W) with 1 = foreground, and labels (N,)."""
         there = with_mask(masks)
-        images = images.clone()
-        images[there] = self.change(images[there], masks[there], drawer(self.training))
-        logits = self(images)
+        logits = self(changed(self.change, images, masks, drawer(self.training)))
         if bool(there.all()) or not bool(there.any()):
             loss = self.classification_loss(logits, labels)
         else:
@@ -48,6 +51,14 @@ class ChangedBackgrounds(BackboneClassifier):
             loss = weight * self.classification_loss(logits[there], labels[there])
             loss = loss + (1 - weight) * self.classification_loss(logits[~there], labels[~there])
         return Losses(loss, {"classification": loss})
+
+
+def changed(change: Change, images: Tensor, masks: Tensor, generator: Generator | None) -> Tensor:
+    """Change those of images (N, C, H, W) whose mask, of masks (N, 1, H, W), is there; the others stay."""
+    there = with_mask(masks)
+    images = images.clone()
+    images[there] = change(images[there], masks[there], generator)
+    return images
 
 
 def drawer(training: bool) -> Generator | None:

@@ -7,12 +7,38 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pydantic import PositiveFloat, PositiveInt
+from pydantic.dataclasses import dataclass
 from torch import Tensor, cat, nn
 from torch.nn import functional as F
 
 from baselines.blocks import convolution, halvings
+from baselines.heatmaps import Share
 
 _COARSEST = 7
+
+
+@dataclass(frozen=True)
+class Hyperparameters:
+    """Of methods whose U-Net learns masks beside a classifier.
+
+    Attributes
+    ----------
+    width : int
+        Channels of the U-Net at full resolution.
+    segmentation_weight : float
+        Of the U-Net's loss, beside cross-entropy. The two have no weights in common.
+    threshold : float
+        Probability above which a pixel is foreground.
+    """
+
+    width: PositiveInt = 4
+    segmentation_weight: PositiveFloat = 1.0
+    threshold: Share = 0.5
+
+    def foreground(self, mask_logits: Tensor) -> Tensor:
+        """Return the mask, 1 = foreground, that the U-Net's logits (N, 1, H, W) mean; no gradient passes it."""
+        return (mask_logits.sigmoid() > self.threshold).to(mask_logits.dtype)
 
 
 class UNet(nn.Module):
@@ -53,6 +79,11 @@ class UNet(nn.Module):
             height, width = skip.shape[-2:]
             x = block(cat([up(x)[..., :height, :width], skip], 1))
         return self.head(x)
+
+
+def completed(masks: Tensor, predicted: Tensor) -> Tensor:
+    """Return masks (N, 1, H, W), and the predicted ones for images without."""
+    return predicted.where(masks.isnan(), masks)
 
 
 def segmentation_loss(logits: Tensor, masks: Tensor) -> Tensor:

@@ -6,37 +6,29 @@ Ronneberger et al., MICCAI 2015.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
-from pydantic import Field, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
+from baselines import unet
 from baselines.base import Losses, Method, Task, Visible, of_masked
 from baselines.classifier import Classifier
-from baselines.unet import UNet, segmentation_loss
+from baselines.unet import UNet, completed, segmentation_loss
 
 
 @dataclass(frozen=True)
-class Hyperparameters:
+class Hyperparameters(unet.Hyperparameters):
     """Of the pipeline.
 
     Attributes
     ----------
-    width : int
-        Channels of the U-Net at full resolution.
-    segmentation_weight : float
-        Of the U-Net's loss, beside cross-entropy. The two have no weights in common.
-    threshold : float
-        Probability above which a pixel is foreground.
     training_masks : {"predicted", "true"}
-        Through which masks the classifier sees the training images. At test time they are always predicted.
+        Through which masks the classifier sees the training images that have one; of the others it sees what the U-Net
+        finds. At test time masks are always predicted.
     """
 
-    width: PositiveInt = 4
-    segmentation_weight: PositiveFloat = 1.0
-    threshold: Annotated[float, Field(ge=0, le=1)] = 0.5
     training_masks: Literal["predicted", "true"] = "predicted"
 
 
@@ -56,20 +48,16 @@ class SegmentThenClassify(Classifier):
     def visible_part(self, images: Tensor, masks: Tensor | None = None) -> Tensor:
         """Return where the U-Net finds the foreground of images (N, C, H, W), without masks: shape (N, 1, H, W)."""
         with torch.no_grad():
-            return self.foreground(self.segmenter(images))
-
-    def foreground(self, mask_logits: Tensor) -> Tensor:
-        """Return the mask, 1 = foreground, that the U-Net's logits (N, 1, H, W) mean."""
-        return (mask_logits.sigmoid() > self.hyperparameters.threshold).to(mask_logits.dtype)
+            return self.hyperparameters.foreground(self.segmenter(images))
 
     def training_loss(self, images: Tensor, masks: Tensor, labels: Tensor) -> Losses:
         """Compute the loss of images (N, C, H, W), masks (N, 1, H, W) with 1 = foreground, and labels (N,)."""
         h = self.hyperparameters
         mask_logits = self.segmenter(images)
         segmentation = of_masked(segmentation_loss, mask_logits, masks)
-        seen = self.foreground(mask_logits)
+        seen = h.foreground(mask_logits)
         if h.training_masks == "true":
-            seen = seen.where(masks.isnan(), masks)
+            seen = completed(masks, seen)
         classification = self.classification_loss(self.classifier(images * seen), labels)
         return Losses(
             classification + h.segmentation_weight * segmentation,

@@ -47,13 +47,14 @@ class ISNet(nn.Module, ABC):
     layer_decay : float
         GWRP decay d in [0, 1] over the losses of input and layers; 1 is their mean.
     heatmap_fraction : float
-        Share of each batch, in (0, 1], whose heatmaps are made and supervised; 1 is the published method. Below 1 the
-        whole batch is classified first; ``max(1, round(fraction * N))`` images, drawn uniformly without replacement,
-        pass a second time and are explained. The second pass reads the layers' outputs from the first (see
-        :class:`isnet.FirstPass`), so that each heatmap is that of the whole batch's network, and loss and gradient are
-        the full ones on average. With LRP-Block, and where the network draws random numbers (dropout, which is then
-        drawn anew), it computes them again with the first pass's batch statistics as constants: its gradient then
-        does not take them into account.
+        Share of each batch, in (0, 1], whose heatmaps are made and supervised; 1 is the published method. Below 1, and
+        where images have no mask, the whole batch is classified first. ``max(1, round(fraction * N))`` images, drawn
+        uniformly without replacement among those with a mask, or all of these, pass a second time and are explained.
+        The second pass reads the layers' outputs from the first (see :class:`isnet.FirstPass`), so that each heatmap is
+        that of the whole batch's network, and loss and gradient are the full ones on average. With LRP-Block, and where
+        the network draws random numbers (dropout, which is then drawn anew), it computes them again with the first
+        pass's batch statistics as constants: its gradient then does not take them into account. With LRP-Block, and
+        with ``batch_statistics="differentiated"``, a fraction of 1 therefore explains the whole batch, masks or not.
     epsilon : float
         LRP stabiliser, > 0.
     input_rule, low, high, batch_statistics, strict
@@ -103,6 +104,8 @@ class ISNet(nn.Module, ABC):
         self.backbone = backbone
         self.heatmap_weight, self.layer_decay, self.heatmap_fraction = heatmap_weight, layer_decay, heatmap_fraction
         self.generator, self._told = generator, False
+        # Whether heatmaps of a part of the batch, or their gradients, are others than those of the whole.
+        self._couples = propagation == "block" or batch_statistics == "differentiated"
         self._losses = nn.ModuleList(_one_loss_each(loss, (INPUT, *layers)))
         self.class_weights: Tensor | None
         self.register_buffer("class_weights", class_weights, persistent=False)
@@ -133,7 +136,7 @@ class ISNet(nn.Module, ABC):
             Shape ``(N, C, H, W)``, values in ``[low, high]``.
         masks : Tensor
             Shape ``(N, 1, H, W)``, 1 = foreground, 0 = background; or ``(N, C, H, W)`` with equal channels. NaN
-            everywhere: this image has no mask, and takes part in classification alone.
+            everywhere: this image has no mask, and takes part in classification alone, at the cost of that.
         labels : Tensor
             Shape ``(N,)``, integers.
 
@@ -154,7 +157,8 @@ class ISNet(nn.Module, ABC):
             raise ValueError("the backbone returns a single logit, but cross-entropy needs one per class, 2 or more")
         classes = as_classes(labels, logits)[:, 0]
         classification = F.cross_entropy(logits, classes, weight=self.class_weights)
-        heatmap = self._heatmap_loss(heatmaps, masks[explained])
+        # Nothing to explain where no image has a mask.
+        heatmap = self._heatmap_loss(heatmaps, masks[explained]) if heatmaps else torch.zeros_like(classification)
         total = (1 - self.heatmap_weight) * classification + self.heatmap_weight * heatmap
         return Losses(total, {"classification": classification, "heatmap": heatmap})
 
@@ -189,14 +193,17 @@ class ISNet(nn.Module, ABC):
             warnings.warn(message, stacklevel=4)
 
     def _heatmaps(self, images: Tensor, masks: Tensor) -> tuple[Tensor, list[Tensor], Tensor | slice]:
-        if self.heatmap_fraction == 1:
+        """Return logits of all images, heatmaps of those with a mask or some of these, and which these are."""
+        there = ~masks.flatten(1).isnan().all(1)
+        if self.heatmap_fraction == 1 and bool(there.any() if self._couples else there.all()):
             logits, relevance, layers = self._explain(images, self.quantity())
             return logits, [relevance, *layers.values()], slice(None)
+        chosen = there.cpu().nonzero().flatten()
         number = max(1, round(self.heatmap_fraction * len(images)))
-        masked = (~masks.flatten(1)[:, 0].isnan()).cpu().nonzero().flatten()
-        # Those with a mask, if there are any: of the others no heatmap counts.
-        candidates = masked if len(masked) else torch.arange(len(images))
-        chosen = candidates[torch.randperm(len(candidates), generator=self.generator)[:number]]
+        if self.heatmap_fraction < 1:
+            chosen = chosen[torch.randperm(len(chosen), generator=self.generator)[:number]]
+        if not len(chosen):
+            return self.backbone(images), [], slice(0)
         with FirstPass(chosen, images.device) as first:
             logits = self.backbone(images)
         chosen = chosen.to(images.device)

@@ -53,6 +53,8 @@ def written(args, config):
     if args.verb == "timing":
         figures = [figure(place, f"training_{quantity}_vs_classes_{args.case}") for quantity in ("time", "memory")]
         return [*table(place, f"timing_{args.case}"), *figures[0], *figures[1]]
+    if args.verb == "overview":
+        return [*table(place, args.overview), *figure(place, args.overview)]
     if args.verb == "study":
         chosen = [place.table(args.study, "yaml")] if config.study(args.study).select else figure(place, args.study)
         return [*table(place, args.study), *chosen]

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import isnet
-from baselines import ag_sononet, blocks, ham, multitask_unet, unet, unet_classifier, vit
+from baselines import ag_sononet, blocks, ham, multitask_unet, unet, unet_classifier, unet_swap, vit
 from baselines.base import Task
 
 LN2 = math.log(2)
@@ -82,13 +82,13 @@ class Scaled(nn.Module):
         return self.scale * images - 4
 
 
-def pipeline(**hyperparameters):
+def pipeline(method=unet_classifier, **hyperparameters):
     def classifier():
         network = nn.Sequential(nn.Flatten(), nn.Linear(2, 2, bias=False))
         network[1].weight.data = torch.tensor([[1.0, 1.0], [0.0, 0.0]])
         return network
 
-    module = build(unet_classifier, make_backbone=classifier, **hyperparameters)
+    module = build(method, make_backbone=classifier, **hyperparameters)
     module.segmenter = Scaled()
     return module
 
@@ -114,6 +114,25 @@ def test_unet_classifier_loss(training_masks, logit):
     assert losses.total.item() == pytest.approx(classification + 5 * segmentation)
     losses.parts["classification"].backward()
     assert module.segmenter.scale.grad is None
+
+
+def test_unet_swap_takes_true_masks_where_there_are_and_predicted_ones_elsewhere():
+    module = pipeline(unet_swap, segmentation_weight=5.0).eval()
+    images = torch.cat([row(2.0, 1.0), row(0.0, 3.0)])
+    masks = torch.cat([row(math.nan, math.nan), row(1.0, 0.0)])
+    # The U-Net's mask of the first image is (1, 0), as above. That of the second, (0, 1), gives way to the true one.
+    # The backgrounds, filled, are (1, 1) and (3, 3), so that (2, 3) and (0, 1) are seen: logits (5, 0) and (1, 0).
+    losses = module.training_loss(images, masks, torch.tensor([0, 1]))
+    classification = (math.log(1 + math.exp(-5)) + math.log(1 + math.exp(1))) / 2
+    segmentation = unet.segmentation_loss(row(-4.0, 5.0), row(1.0, 0.0)).item()
+    assert losses.parts["classification"].item() == pytest.approx(classification)
+    assert losses.parts["segmentation"].item() == pytest.approx(segmentation)
+    assert losses.total.item() == pytest.approx(classification + 5 * segmentation)
+    losses.parts["classification"].backward()
+    assert module.segmenter.scale.grad is None
+    # At run time nothing but the classifier is left.
+    assert unet_swap.METHOD.trained(module) is module.backbone
+    assert module(images).tolist() == [[3.0, 0.0], [3.0, 0.0]]
 
 
 # --- multi-task U-Net ---------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import dataclasses
 import math
 
 import numpy as np
+import pydantic
 import pytest
 
 from isnet_bench import data
@@ -89,6 +90,16 @@ def test_chance_is_found():
     kind = data.known()["phantom"]
     again = dataclasses.replace(kind, make=lambda settings: kind.make(kind.settings(9, 6, 9, int(rng.integers(99)))))
     assert problem_of(CHECKS["the same settings give the same images"], Subject(again, {})).startswith("train is")
+
+
+def test_names_of_settings_that_all_data_sets_have_are_taken():
+    @pydantic.dataclasses.dataclass(frozen=True)
+    class Settings:
+        masks: int = 3
+
+    check = next(iter(CHECKS.values()))
+    problem = problem_of(check, Subject(dataclasses.replace(data.known()["phantom"], settings=Settings), {}))
+    assert problem == "its Settings have masks, which the configuration has for all data sets"
 
 
 def test_images_without_a_mask_are_marked_on_disk_and_in_memory():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -123,6 +124,38 @@ def test_a_term_of_a_loss_is_that_of_the_images_with_a_mask():
     assert torch.equal(of_masked(F.mse_loss, images, masks), F.mse_loss(images[:2], masks[:2]))
     assert of_masked(F.mse_loss, images, torch.full_like(masks, torch.nan)).item() == 0
     assert torch.equal(of_masked(F.mse_loss, images, masks.nan_to_num()), F.mse_loss(images, masks.nan_to_num()))
+
+
+# Terms that need no mask.
+MASKLESS = {"classification", "auxiliary", "mining", "foreground", "bound", "union"}
+
+
+@every_method
+def test_images_without_a_mask_add_nothing_to_what_needs_one(name):
+    method = methods.get(name)
+    subject = Subject(method)
+    # Otherwise it draws classes, and others for another number of images.
+    given = method.hyperparameters(**({"p_label": 1.0} if name == "lrp_distillation" else {}))
+    torch.manual_seed(0)
+    module = method.build(conformance._task(), given, subject.ranges).eval()
+    images, masks, labels = conformance.batch()
+    masks[4:] = torch.nan
+    torch.manual_seed(1)
+    found = module.training_loss(images, masks, labels).parts
+    torch.manual_seed(1)
+    expected = module.training_loss(images[:4], masks[:4], labels[:4]).parts
+    for part in set(found) - MASKLESS:
+        assert found[part].item() == pytest.approx(expected[part].item(), rel=1e-4), part
+    masks[:] = torch.nan
+    nothing = module.training_loss(images, masks, labels).parts
+    assert {nothing[part].item() for part in set(found) - MASKLESS} <= {0.0}
+
+
+@every_method
+def test_the_docs_say_what_becomes_of_an_image_without_a_mask(name):
+    text = (Path(__file__).resolve().parents[1] / "docs" / "methods.md").read_text(encoding="utf-8")
+    section = text.split("### Images without a mask")[1].split("\nHow many training images")[0]
+    assert f"`{name}`" in section
 
 
 # --- a fifth ISNet is one class -----------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from baselines import (
     pgd_ex,
     random_background,
 )
+from isnet_bench import methods
 from isnet_bench.methods import backbones
 
 UNMASKED = [math.nan, math.nan]
@@ -100,6 +101,29 @@ def test_background_swap_classifies_swapped_images():
     check(module.training_loss(images, masks, torch.tensor([0, 1, 0])), mixed, classification=mixed)
     alone = module.training_loss(images[2:], masks[2:], torch.tensor([0]))
     check(alone, math.log(2), classification=math.log(2))
+
+
+@pytest.mark.parametrize("name", ["original_isnet", "dual_isnet", "selective_isnet"])
+def test_an_isnet_on_swapped_backgrounds_sees_and_explains_those(name):
+    method, network = methods.get(name), two_layers()
+    images = torch.cat([pixels([0.8, 0.2]), pixels([0.4, 0.6]), pixels([0.1, 0.9])])
+    masks = torch.cat([pixels([1.0, 0.0]), pixels([0.0, 1.0]), pixels(UNMASKED)])
+    # The third image has no mask and stays as it is.
+    swapped = torch.cat([pixels([0.8, 0.4]), pixels([0.2, 0.6]), images[2:]])
+    c = {"c1": 0.1, "c2": 0.5}
+    found, plain = (
+        method.build(task_of(network), method.hyperparameters(background_swap=swap, **c)).eval()
+        for swap in (True, False)
+    )
+    labels = torch.tensor([0, 1, 1])
+    losses, expected, other = (
+        module.training_loss(seen, masks, labels)
+        for module, seen in ((found, images), (plain, swapped), (plain, images))
+    )
+    assert losses.parts["heatmap"].item() > 0
+    check(losses, expected.total.item(), **{part: value.item() for part, value in expected.parts.items()})
+    assert losses.total.item() != pytest.approx(other.total.item(), abs=1e-4)
+    assert method.trained(found) is network
 
 
 @pytest.mark.parametrize(("probability", "loss"), [(1.0, -math.log(3 / 4)), (0.0, math.log(2))])

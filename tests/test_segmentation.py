@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from isnet_bench import cli
 from isnet_bench import config as configuration
-from isnet_bench.config.models import Augmentation
+from isnet_bench.config.segment import Augmentation
 from isnet_bench.io.errors import BenchError
 from isnet_bench.training import segmentation
 from isnet_bench.training.segmentation import fault, overlap, tidy

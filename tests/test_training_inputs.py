@@ -90,10 +90,10 @@ def test_images_without_a_mask_take_part_in_classification_alone(variant: type) 
     network, masks = make("residual"), _half(masks)
     found = variant(network, _loss(), layers=("4",), generator=generator()).training_loss(images, masks, labels).parts
     assert torch.allclose(found["classification"], F.cross_entropy(network(images), labels))
-    maps = _expected_maps(variant, network, images, layers=("4",))
-    expected = sum(_loss()(each[1::2], masks[1::2]) for each in (maps.relevance, maps.layers["4"])) / 2
+    maps = _expected_maps(variant, network, images[1::2], layers=("4",))
+    expected = sum(_loss()(each, masks[1::2]) for each in (maps.relevance, maps.layers["4"])) / 2
     assert torch.allclose(found["heatmap"], expected)
-    each = _loss(reduction="none")(maps.relevance, masks)
+    each = _loss(reduction="none")(_expected_maps(variant, network, images).relevance, masks)
     assert torch.equal(each == 0, torch.tensor([True, False] * 2))
     net = variant(network, _loss(), heatmap_fraction=0.5, generator=generator())
     assert net.training_loss(images, masks, labels).parts["heatmap"] > 0
@@ -101,6 +101,52 @@ def test_images_without_a_mask_take_part_in_classification_alone(variant: type) 
     assert none.parts["heatmap"] == 0
     none.total.backward()
     assert all(parameter.grad.isfinite().all() for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("propagation", ["flex", "block"])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_only_images_with_a_mask_are_explained(variant: type, propagation: str, training: bool, monkeypatch) -> None:
+    images, masks, labels = batch(6)
+    masks[torch.tensor([0, 2, 3, 5])] = torch.nan
+    network = make("residual").train(training)
+    net = variant(network, _loss(), propagation=propagation, generator=generator()).train(training)
+    explained, loss_of = [], isnet.HeatmapLoss.forward
+
+    def count(self: isnet.HeatmapLoss, relevance: Tensor, masks: Tensor) -> Tensor:
+        explained.append(len(relevance))
+        return loss_of(self, relevance, masks)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(isnet.HeatmapLoss, "forward", count)
+        losses = net.training_loss(images, masks, labels)
+        net.training_loss(images, masks * torch.nan, labels)
+    # LRP-Block could not give the whole gradient otherwise.
+    assert explained == [2 if propagation == "flex" else 6]
+    if variant is isnet.StochasticISNet:
+        return
+    # The engine, asked to explain all of them, gives the same loss and gradient.
+    maps = net._explain(images, net.quantity()).relevance
+    expected = _loss()(maps, masks)
+    assert torch.allclose(losses.parts["heatmap"], expected)
+    parameters = list(network.parameters())
+    found, wanted = (
+        torch.autograd.grad(value, parameters, allow_unused=True) for value in (losses[1]["heatmap"], expected)
+    )
+    for one, other in zip(found, wanted, strict=True):
+        assert (one is None) == (other is None)
+        assert one is None or torch.allclose(one, other, rtol=1e-7, atol=1e-10)
+
+
+def test_heatmaps_through_batch_statistics_are_those_of_the_whole_batch() -> None:
+    images, masks, labels = batch(6)
+    masks[::2] = torch.nan
+    network = make("residual").train()
+    options = {"batch_statistics": "differentiated"}
+    found = isnet.SelectiveISNet(network, _loss(), **options).train().training_loss(images, masks, labels)
+    explain = isnet.LRPFlex(network, **options)
+    maps = explain(images, isnet.SoftmaxEta()).relevance
+    assert torch.allclose(found.parts["heatmap"], _loss()(maps, masks))
 
 
 @pytest.mark.parametrize(

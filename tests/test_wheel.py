@@ -12,7 +12,14 @@ import outside
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-SNIPPETS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+PAGES = "README.md", "docs/few_masks.md"
+SNIPPETS = [
+    pytest.param(snippet, id=f"{page}-{number}")
+    for page in PAGES
+    for number, snippet in enumerate(
+        re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL)
+    )
+]
 # timm imports torchvision, whose compiled part may not fit the torch that the tests run with.
 INPUTS = """
 import torch
@@ -63,9 +70,9 @@ def test_the_library_comes_from_the_wheel_and_needs_torch_alone(run, site):
     assert not {"timm", "torchvision", "pydantic", "pandas", "lightning", "isnet_bench"} & set(modules.split())
 
 
-@pytest.mark.parametrize("number", range(len(SNIPPETS)))
-def test_readme(run, number):
-    run("-c", INPUTS + SNIPPETS[number])
+@pytest.mark.parametrize("snippet", SNIPPETS)
+def test_snippets_of_the_docs(run, snippet):
+    run("-c", INPUTS + snippet)
 
 
 def test_the_benchmark_runs_from_any_folder(run, site, tmp_path):

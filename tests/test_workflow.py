@@ -26,7 +26,7 @@ RULES = {
     "time",
     "timing",
 }
-ON_DEMAND = {"segment", "mediation", "collect_study", "study", "choice"}
+ON_DEMAND = {"segment", "mediation", "collect_study", "study", "choice", "overview"}
 TARGETS = {"default", "all", "bench", "studies"}
 BLOCK = {"method": "original_isnet", "params": {"propagation": "block"}}
 
@@ -122,7 +122,7 @@ def test_every_job_is_a_command_that_can_be_pasted(workplace):
 def test_configfile_replaces_the_default_and_config_goes_on_top(workplace):
     def rename_and_drop(config):
         config["experiments"]["other"] = config["experiments"].pop("mnist")
-        del config["timing"], config["studies"]
+        del config["timing"], config["studies"], config["overviews"]
 
     edit(workplace, rename_and_drop)
     run = snakemake(
@@ -294,7 +294,7 @@ def test_rules_on_demand(workplace):
         data = {"name": "xray", "predicted_masks": "results/smoke/segment/masks"}
         config["experiments"] = {"xrays": {**config["experiments"]["mnist"], "data": data}}
         config["segment"] = {"masks": "a.csv", "manifest": "b.csv"}
-        del config["timing"], config["studies"]
+        del config["timing"], config["studies"], config["overviews"]
 
     edit(workplace, add_xrays)
     target = "results/smoke/xrays/resnet/seed0/mediation.csv"

@@ -2,7 +2,9 @@
 
 from isnet_bench.config.configuration import CLASSIFIER, Config, check, load
 from isnet_bench.config.grids import Axis, Cell
-from isnet_bench.config.models import Backbone, Row, Segment, Training
+from isnet_bench.config.models import Backbone, MaskSubset, Row, Training
 from isnet_bench.config.reading import fill
+from isnet_bench.config.segment import Segment
 
-__all__ = ["CLASSIFIER", "Axis", "Backbone", "Cell", "Config", "Row", "Segment", "Training", "check", "fill", "load"]
+__all__ = ["CLASSIFIER", "Axis", "Backbone", "Cell", "Config", "MaskSubset", "Row", "Segment", "Training"]
+__all__ += ["check", "fill", "load"]

@@ -21,12 +21,12 @@ from isnet_bench.config.models import (
     Overview,
     Row,
     Seeds,
-    Segment,
     Study,
     Text,
     Timing,
     TimingCase,
 )
+from isnet_bench.config.segment import Segment
 from isnet_bench.io.errors import BenchError, pick, unknown
 
 CLASSIFIER = "range_classifier"
@@ -162,6 +162,8 @@ class Config(Model):
             part["timing"] = complete if case == MAIN else {**complete, "cases": {case: {}}}
         elif experiment is not None:
             section = {key: value for key, value in self.experiment(experiment).given().items() if key in inner}
+            if verb == "prepare":
+                section["data"].pop("masks", None)
             if row is not None or verb == "range_classifier":
                 section["methods"] = dict([self._row_part(verb, experiment, row)])
             part["experiments"] = {experiment: section}
@@ -290,6 +292,12 @@ def _errors_of(experiment: Experiment, place: str, known: catalog.Catalog) -> It
     else:
         yield f"{place}.data.name: {unknown('data set', data.name, known.data)}{_broken(known)}"
     yield from _errors_of_rows(experiment.rows, f"{place}.methods", known)
+    for name, row in experiment.rows.items() if data.masks is not None else ():
+        if row.method in known.methods and known.methods[row.method].oracle:
+            yield (
+                f"{place}.methods.{name}: {row.method} sees the mask of every image and is undefined where only some "
+                "have one; leave the row out, or set data.masks to null"
+            )
 
 
 def _errors_of_rows(rows: Mapping[str, Row], place: str, known: catalog.Catalog) -> Iterator[str]:

@@ -20,7 +20,10 @@ from pydantic import (
     Field,
     StringConstraints,
     Tag,
+    ValidationError,
     ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
     create_model,
     model_validator,
 )
@@ -69,6 +72,18 @@ def _not(taken: Container[str], why: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _told(expected: str) -> WrapValidator:
+    """Say in one sentence what none of a union's members accepts."""
+
+    def check(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return handler(value)
+        except ValidationError:
+            raise ValueError(f"{expected}, not {value!r}") from None
+
+    return WrapValidator(check)
+
+
 Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
 Name = Annotated[Identifier, _not(" ".join(_TAKEN).split(), "it names a rule or another folder of the results")]
 # Random numbers of an epoch have the seed 100,003 * seed + epoch, which must fit into 32 bits.
@@ -77,6 +92,9 @@ Seeds = Annotated[tuple[Seed, ...], Field(min_length=1)]
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Number = Annotated[
+    Count | Annotated[float, Field(gt=0, lt=1)], _told("must be a whole number from 1, or a share below 1")
+]
 Text = Annotated[str, StringConstraints(min_length=1)]
 Score = Literal["accuracy", "macro_f1", "balanced_accuracy", "auc"]
 _SETTING = r"^(data|backbone|params|training)(\.[A-Za-z_][A-Za-z0-9_]*)*$"
@@ -84,16 +102,40 @@ Setting = Annotated[str, StringConstraints(pattern=_SETTING)]
 Operation = Literal["training step", "heatmaps", "heatmap loss", "inference"]
 
 
+class MaskSubset(Model):
+    """Which training images keep their masks; each seed has another subset."""
+
+    number: Number
+    choose: Literal["random", "per_class", "one_class"] = Field(
+        "random",
+        description="per_class: as evenly over the classes as can be; one_class: all are of the lowest label.",
+    )
+
+
+Subset = Annotated[
+    MaskSubset | None,
+    BeforeValidator(
+        lambda given: given if given is None or isinstance(given, Mapping) else {"number": given},
+        json_schema_input_type=Number | MaskSubset | None,
+    ),
+]
+
+
 class Data(Model):
-    """A data set, and its own settings beside its name, which it checks itself."""
+    """A data set, and its own settings beside those that all have, which it checks itself."""
 
     model_config = ConfigDict(extra="allow")
 
     name: Identifier = Field(description="A data set: built in, of an installed package, or of a plug-in.")
+    masks: Subset = Field(
+        None,
+        description="Training images that keep their masks: how many, or which share; null: all. They are drawn from "
+        "the run's seed; validation images keep the same share. The prepared data do not change.",
+    )
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All but the name."""
+        """What the data set itself is made with."""
         return dict(self.model_extra or {})
 
 
@@ -110,6 +152,10 @@ class Training(Model):
     epochs: Count
     batch_size: Count = Field(
         description="A last batch that would be smaller is left out; its images differ from epoch to epoch."
+    )
+    masked_images: Count | None = Field(
+        None,
+        description="Images that are added to each batch, drawn among the training images with a mask; null: none.",
     )
     learning_rate: Positive = Field(description="Of AdamW: the highest of the schedule.")
     weight_decay: float = Field(1e-4, ge=0, description="Of AdamW.")
@@ -344,39 +390,3 @@ class TimingCase(_TimingKeys):
     def rows(self) -> dict[str, Row]:
         """What is timed, in the configuration's order."""
         return _rows(self.methods, None)
-
-
-class Augmentation(Model):
-    """How training images of the segmentation are changed, each anew in every epoch; masks move with them."""
-
-    degrees: float = Field(10.0, ge=0, le=180, description="Largest rotation, either way.")
-    translate: Share = Field(0.1, description="Largest shift, either way, as a share of the side.")
-    scale: tuple[Positive, Positive] = Field((0.8, 1.4), description="Smallest and largest magnification.")
-    gamma: float = Field(
-        1.8, ge=1, description="Largest exponent of the intensities in [0, 1]; the smallest is its inverse. 1: none."
-    )
-
-    @model_validator(mode="after")
-    def _in_order(self) -> Augmentation:
-        if self.scale[0] > self.scale[1]:
-            raise ValueError(f"scale must be a smaller and a larger number, not {list(self.scale)}")
-        return self
-
-
-class Segment(Model):
-    """Lung segmentation: a U-Net learns from images with masks, and gives one to each X-ray without."""
-
-    masks: Text = Field(
-        description="Manifest under the data root, columns image, mask, split (train or val); its paths are relative "
-        "to the folder of `manifest`."
-    )
-    manifest: Text = Field(description="Manifest of the X-rays, under the data root; those without a mask get one.")
-    image_size: int = Field(128, ge=64, multiple_of=32, description="Side in pixels of the network's square images.")
-    encoder: str = Field("resnet18", description="Of the U-Net, as segmentation-models-pytorch names it; not trained.")
-    epochs: Count = 40
-    batch_size: int = Field(8, ge=2)
-    learning_rate: Positive = Field(2e-3, description="The highest of a one-cycle schedule.")
-    weight_decay: float = Field(1e-4, ge=0)
-    gradient_clip: Positive | None = Field(1.0, description="Largest norm of the gradient; null: not clipped.")
-    augmentation: Augmentation = Field(Augmentation(), description="Of the training images.")
-    seed: Seed = Field(0, description="Of initial weights, batches and augmentation.")

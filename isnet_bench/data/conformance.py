@@ -41,6 +41,8 @@ class Subject:
 
 def _settings(subject: Subject) -> None:
     require_settings(subject.kind.settings, "Settings")
+    taken = {"name", "masks"} & set(subject.kind.settings.__pydantic_fields__)
+    require(not taken, f"its Settings have {', '.join(sorted(taken))}, which the configuration has for all data sets")
 
 
 def _splits(subject: Subject) -> None:

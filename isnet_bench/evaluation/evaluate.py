@@ -14,10 +14,11 @@ from isnet_bench import data as datasets
 from isnet_bench.evaluation.mediation import mediation
 from isnet_bench.evaluation.metrics import classification
 from isnet_bench.evaluation.relevance import Examination, examine, explainer, spread
+from isnet_bench.evaluation.swap import swap_changes
 from isnet_bench.io.errors import BenchError
 from isnet_bench.io.files import replacing, write_json
 from isnet_bench.layout import HEATMAPS, MEDIATION, METRICS, PREDICTIONS
-from isnet_bench.training.runs import Job, device_of, trained
+from isnet_bench.training.runs import Job, device_of, trained, training_splits
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +30,8 @@ def evaluate(job: Job, run: Path) -> None:
     defined in `isnet_bench.evaluation.relevance`; it is null where no image has any relevance. Background area
     is the mean share of background pixels, which a heatmap that ignores the image would have as its background
     relevance. Where test sets differ in the background alone, prediction changes is the share of images whose
-    prediction differs between any two of them, also given for each change on its own.
+    prediction differs between any two of them, also given for each change on its own. Swap changes need no such sets:
+    `isnet_bench.evaluation.swap.swap_changes`, with the masks that the run was trained with.
 
     `run` is the folder of the run; results are written there, too.
 
@@ -41,6 +43,7 @@ def evaluate(job: Job, run: Path) -> None:
     network, record = trained(job, run)
     splits = {name: datasets.load(job.data, name) for name in job.info["test_sets"]}
     batch_size, device = job.entry.training.batch_in_order, device_of(job.config)
+    train, val = training_splits(job)
     explained = explainer(job.method, network, next(iter(splits.values())).images[:2].to(device))
     found = {
         name: examine(explained, split, spread(split.labels.numpy()), batch_size, device)
@@ -55,6 +58,7 @@ def evaluate(job: Job, run: Path) -> None:
         "explainer": explained.name,
         "sets": {name: _metrics(examination) for name, examination in found.items()},
         **_changes(job.info["background_changes"], predictions),
+        "swap_changes": swap_changes(explained.classify, val, train, batch_size, device),
         "train_seconds": record["train_seconds"],
     }
     with replacing(run / PREDICTIONS) as temporary:

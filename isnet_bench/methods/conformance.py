@@ -6,6 +6,7 @@ import copy
 import dataclasses
 from collections.abc import Callable, Iterator
 from functools import cached_property, partial
+from itertools import product
 
 import torch
 from torch import Tensor, nn
@@ -181,8 +182,8 @@ def _class_weights(subject: Subject) -> None:
 
 
 def _without_masks(subject: Subject) -> None:
-    for number in (IMAGES // 2, IMAGES):
-        module = subject.build().train()
+    for number, training in product((IMAGES // 2, IMAGES), (True, False)):
+        module = subject.build().train(training)
         losses = subject.loss(module, without_masks=number)
         _require_finite(losses)
         losses.total.backward()

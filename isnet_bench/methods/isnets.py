@@ -17,13 +17,17 @@ from torch import Tensor, nn
 
 import isnet
 from baselines import heatmaps
+from baselines.backgrounds import changed, drawer, swap
 from baselines.base import Method, Range, Task
 from baselines.heatmaps import Ranges, Share
 
 
 @dataclass(frozen=True)
 class Hyperparameters(heatmaps.Hyperparameters):
-    """What all ISNets share; the meaning of each is that of :class:`isnet.ISNet` and :class:`isnet.HeatmapLoss`."""
+    """What all ISNets share; the meaning of each is that of :class:`isnet.ISNet` and :class:`isnet.HeatmapLoss`.
+
+    With `background_swap` the ISNet is trained on images that have the backgrounds of others, those with a mask.
+    """
 
     propagation: Literal["flex", "block"] = "flex"
     layers: tuple[str, ...] = ()
@@ -32,6 +36,7 @@ class Hyperparameters(heatmaps.Hyperparameters):
     epsilon: PositiveFloat = 1e-2
     input_rule: Literal["zb", "epsilon"] = "zb"
     batch_statistics: Literal["frozen", "differentiated"] = "frozen"
+    background_swap: bool = False
 
 
 # What the totals depend on, and all that the network's class takes by these names.
@@ -90,7 +95,17 @@ def _build(
 ) -> isnet.ISNet:
     losses = {place: h.loss(ranges, place) for place in (isnet.INPUT, *h.layers)}
     given = {name: getattr(h, name) for name in names}
-    return variant(task.make_backbone(), losses, class_weights=task.class_weights, **given)
+    kind = _on_swapped_backgrounds(variant) if h.background_swap else variant
+    return kind(task.make_backbone(), losses, class_weights=task.class_weights, **given)
+
+
+def _on_swapped_backgrounds(variant: type[isnet.ISNet]) -> type[isnet.ISNet]:
+    class Swapped(variant):
+        def training_loss(self, images: Tensor, masks: Tensor, labels: Tensor) -> isnet.Losses:
+            images = changed(swap, images, masks, drawer(self.training))
+            return super().training_loss(images, masks, labels)
+
+    return Swapped
 
 
 def _totals(

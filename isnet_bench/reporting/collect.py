@@ -56,6 +56,8 @@ class _Metrics(_Record):
     # None: no two test sets show the same foregrounds.
     prediction_changes: _Share | None
     background_changes: dict[str, _Share] = {}
+    # None: no validation image or no training image has a mask.
+    swap_changes: _Share | None = None
     sets: dict[str, _TestSet] = Field(min_length=1)
 
 
@@ -209,7 +211,7 @@ def _described(run: _Run, cfg: Config) -> dict[str, Any]:
     record, card = run.record, cfg.catalog.methods[run.settings.method]
     tested = {}
     if run.metrics:
-        tested = {key: getattr(run.metrics, key) for key in ("explainer", "prediction_changes")}
+        tested = {key: getattr(run.metrics, key) for key in ("explainer", "prediction_changes", "swap_changes")}
         tested["background_changes"] = _text(run.metrics.background_changes)
     return {
         **run.key,
@@ -219,7 +221,7 @@ def _described(run: _Run, cfg: Config) -> dict[str, Any]:
         "oracle": card.oracle,
         "data": record["data"]["title"],
         "stand_in": record["data"]["stand_in"],
-        **(tested or dict.fromkeys(("explainer", "prediction_changes", "background_changes"))),
+        **(tested or dict.fromkeys(("explainer", "prediction_changes", "swap_changes", "background_changes"))),
         **{key: record[key] for key in _RECORDED},
         "environment": _environment(record)[0],
         "range": _id(record["range"]) if record["range"] else None,

@@ -62,6 +62,7 @@ _LOOKS = {
     "rrr": ("#E69F00", "d"),
     "softmax_grad_input": ("#56B4E9", "8"),
     "background_swap": ("#E41A1C", "P"),
+    "unet_swap": ("#7F7F7F", "P"),
     "random_background": ("#E41A1C", "X"),
     "masked_training": ("#E41A1C", "<"),
     "activation_difference": ("#17BECF", ">"),

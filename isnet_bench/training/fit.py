@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler, TensorDataset
 
+from baselines.base import with_mask
 from isnet_bench import methods
 from isnet_bench.config import Training
 from isnet_bench.data import Split
@@ -100,10 +101,14 @@ def fit(
     Raises
     ------
     BenchError
-        If a loss or a gradient is not finite, or the loss lacks the part that chooses the epoch.
+        If a loss or a gradient is not finite, the loss lacks the part that chooses the epoch, or images with a mask are
+        to be added to each batch and there are none.
     """
     allocator.keep_memory()
-    batches = SeededBatches(len(train.labels), settings.batch_size, seed)
+    masked = with_mask(train.masks).nonzero().flatten()
+    if settings.masked_images and not len(masked):
+        raise BenchError(f"{name}: no training image has a mask; set training.masked_images to null")
+    batches = SeededBatches(len(train.labels), settings.batch_size, seed, masked, settings.masked_images or 0)
     loop = Loop(module, classify, settings, seed=seed, name=name, identity=identity)
     monitored = settings.monitored
     bar = sys.stdout.isatty()
@@ -136,10 +141,15 @@ def fit(
 
 
 class SeededBatches(Sampler):
-    """Indices of the batches of one epoch, drawn from the seed and the epoch alone."""
+    """Indices of the batches of one epoch, drawn from the seed and the epoch alone.
 
-    def __init__(self, images: int, batch_size: int, seed: int) -> None:
+    Each batch has so many of all `images`, and `added` ones of those at the places `masked`: no image twice as long as
+    there are enough of them, else all equally often but for one.
+    """
+
+    def __init__(self, images: int, batch_size: int, seed: int, masked: Tensor | None = None, added: int = 0) -> None:
         self.images, self.batch_size, self.seed = images, min(batch_size, images), seed
+        self.masked, self.added = masked, added
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -152,7 +162,13 @@ class SeededBatches(Sampler):
     def __iter__(self) -> Iterator[Tensor]:
         generator = torch.Generator().manual_seed(_epoch_seed(self.seed, self.epoch))
         order = torch.randperm(self.images, generator=generator)
-        yield from order[: len(self) * self.batch_size].split(self.batch_size)
+        for batch in order[: len(self) * self.batch_size].split(self.batch_size):
+            yield torch.cat([batch, self._draw(generator)]) if self.added else batch
+
+    def _draw(self, generator: torch.Generator) -> Tensor:
+        number = len(self.masked)
+        rounds = [torch.randperm(number, generator=generator) for _ in range(-(-self.added // number))]
+        return self.masked[torch.cat(rounds)[: self.added]]
 
 
 class Loop(lightning.LightningModule):

@@ -18,9 +18,11 @@ from torch import Tensor, nn
 from isnet_bench import data as datasets
 from isnet_bench import methods
 from isnet_bench.config import Config, Row
+from isnet_bench.data import Split
 from isnet_bench.io.errors import BenchError
 from isnet_bench.io.files import read_json
 from isnet_bench.layout import RECORD, WEIGHTS
+from isnet_bench.training.mask_subset import keep_masks
 
 _REMEDY = "train this method with this seed again"
 
@@ -71,6 +73,16 @@ class Job:
         """Return the row's module, not trained, given what the verb `range` wrote for rows that need it."""
         task = methods.task(self.config.experiment(self.experiment).backbone, self.info, class_weights)
         return methods.build(self.entry, task, measured, self.config.plugins)
+
+
+def training_splits(job: Job) -> tuple[Split, Split]:
+    """Return training and validation images, with the masks that the run keeps of them.
+
+    Raises BenchError if files are missing or damaged, or fewer images have a mask than are to keep it.
+    """
+    train, val = (datasets.load(job.data, split) for split in ("train", "val"))
+    subset = job.config.experiment(job.experiment).data.masks
+    return (train, val) if subset is None else keep_masks(train, val, subset, job.seed)
 
 
 def trained(job: Job, run: Path) -> tuple[nn.Module, dict[str, Any]]:

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 import isnet
 from isnet_bench.config import Config, Segment, Training
-from isnet_bench.config.models import Augmentation
+from isnet_bench.config.segment import Augmentation
 from isnet_bench.data.base import Split
 from isnet_bench.data.images.reading import read as read_image
 from isnet_bench.io import torchvision_shim

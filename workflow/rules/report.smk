@@ -165,7 +165,6 @@ use rule study as overview with:
 rule studies:
     input:
         [study_outputs(study) for study in CONFIG.studies],
-        [overview_outputs(name) for name in CONFIG.overviews],
 
 
 OUTPUTS = {
