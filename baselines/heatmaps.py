@@ -29,7 +29,7 @@ class Hyperparameters:
     c2: PositiveFloat | Literal["auto"] = "auto"
     w1: NonNegativeFloat = 1.0
     w2: NonNegativeFloat = 1.0
-    decay: Share = 0.9
+    decay: Share | Annotated[tuple[Share, ...], Field(min_length=1)] = 0.9
     saturation: PositiveFloat = 1.0
     foreground: Literal["hybrid", "l2", "l1"] = "hybrid"
     normalization: Literal["abs_roi_mean", "roi_mean", "none"] = "abs_roi_mean"

@@ -65,9 +65,10 @@ class Engine(ABC):
         high: Bound,
         layers: Sequence[str],
         strict: bool,
+        inactive_slope: float = 0.0,
     ) -> None:
         self.model = unwrap(model)
-        self._rules = make_rules(rules, epsilon, input_rule, low, high)
+        self._rules = make_rules(rules, epsilon, input_rule, low, high, inactive_slope)
         self._strict, self._warned = strict, False
         self.layers = tuple(layers)
         check_layers(self.model, self.layers)

@@ -59,6 +59,9 @@ class LRPFlex(Engine):
         of each pre-activation (see :mod:`isnet.positive_part`).
     strict : bool
         Refuse images outside the bounds, instead of warning once.
+    inactive_slope : float
+        Alpha in [0, 1]: the share of relevance per unit of activation that a silent ReLU (z <= 0) lets through under
+        the epsilon rule; 0 is the paper's LRP. See Notes.
 
     Raises
     ------
@@ -69,7 +72,22 @@ class LRPFlex(Engine):
 
     Notes
     -----
-    Bassi, Decherchi, Cavalli, arXiv 2401.08409, Section III (LRP-Flex). The z-plus form is this project's own.
+    Bassi, Decherchi, Cavalli, arXiv 2401.08409, Section III (LRP-Flex). The z-plus form and `inactive_slope` are this
+    project's own.
+
+    LRP gives a silent unit no relevance, so that no map shows what silences it. With an inactive slope, ReLU k with
+    pre-activation :math:`z_k = \sum_j w_{jk} a_j + b_k` and G of its output sends on
+
+    .. math:: f_k G_k, \quad f_k = a_k / (a_k + \epsilon) \text{ if } z_k > 0, \text{ else } \alpha, \qquad
+        R_j = a_j G_j = a_j \sum_k w_{jk} f_k G_k .
+
+    The first layer's relevance, which z^B distributes, is :math:`\alpha z_k G_k` of a silent unit (a G of others, as
+    ever); under ``input_rule="epsilon"`` the sum over the pixels is the same, less the bias's share. Conservation: a
+    unit with z > 0 passes on :math:`R_k (a_k - b_k) / (a_k + \epsilon)` of its relevance whatever alpha is. A silent
+    one has R = 0 at its output and sends on :math:`\alpha (z_k - b_k) G_k`, of either sign. The sum over silent units
+    is what each layer adds; biases keep :math:`\alpha b_k G_k`. At the outputs of ReLUs among `layers` silent units
+    have R = 0, at their inputs :math:`\alpha z_k G_k`. f jumps at z = 0 from alpha to 0, and the derivative of a map
+    does not see the jump. A max pool whose window is all silent sends G to the first of its units.
 
     Under autocast and in networks of half precision, what divides by epsilon (damping, z^B) and the heatmap loss are
     computed in single precision. With ``epsilon=1e-2``, maps under autocast differ from those in single precision by
@@ -92,8 +110,9 @@ class LRPFlex(Engine):
         batch_statistics: Literal["frozen", "differentiated"] = "frozen",
         rules: Sequence[Literal["epsilon", "zplus"]] = ("epsilon",),
         strict: bool = False,
+        inactive_slope: float = 0.0,
     ) -> None:
-        super().__init__(model, rules, epsilon, input_rule, low, high, layers, strict)
+        super().__init__(model, rules, epsilon, input_rule, low, high, layers, strict, inactive_slope)
         if batch_statistics not in ("frozen", "differentiated"):
             raise ValueError(f"batch_statistics must be frozen or differentiated, got {batch_statistics!r}")
         check_modules(self.model)
@@ -118,7 +137,8 @@ class LRPFlex(Engine):
         trace, logits, outputs = self._forward(images, propagation, replay)
         first = self._rules[0].first
         stems = [] if first is None else _stems(trace)
-        targets = [_Target("the first layer", output) for _, output in stems] or [_Target("the images", images)]
+        targets = [_Target("the first layer", output, leaky=leaky) for _, output, leaky in stems]
+        targets = targets or [_Target("the images", images)]
         entrances = len(targets)
         targets += [_Target(f"layer {name!r}", value, *trace.parts(value)) for name, value in outputs.items()]
         starts = [(rule, *start) for rule in self._rules for start in _starts(rule, quantity, logits, trace)]
@@ -150,6 +170,7 @@ class LRPFlex(Engine):
             propagation,
             positive_parts=any(isinstance(rule, ZPlus) for rule in self._rules),
             stem_needs_positive=self._rules[0].first is None or bool(self.layers),
+            stem_slope=0.0 if self._rules[0].first is None else max(rule.inactive_slope for rule in self._rules),
             replay=replay,
         )
 
@@ -179,10 +200,10 @@ def _starts(rule: Rule, quantity: Quantity, logits: Tensor, trace: FlexTrace) ->
 
 
 def _through(
-    first: ZB, stems: list[tuple[Stem, Tensor]], images: Tensor, relevance: list[Tensor], copies: int
+    first: ZB, stems: list[tuple[Stem, Tensor, Tensor | None]], images: Tensor, relevance: list[Tensor], copies: int
 ) -> Tensor:
     found = [
-        stem.through(first, images, at_output, copies) for (stem, _), at_output in zip(stems, relevance, strict=False)
+        stem.through(first, images, at_output, copies) for (stem, *_), at_output in zip(stems, relevance, strict=False)
     ]
     return sum(found[1:], found[0])
 
@@ -191,17 +212,25 @@ class _Target:
     """A value whose relevance is wanted, with its positive part and bias part where it is not itself an activation.
 
     Under the z-plus rule relevance reaches such a value z = P + N + B in two streams: through P, and through
-    N = z - P - B, which the graph holds as a function of z and P.
+    N = z - P - B, which the graph holds as a function of z and P. Under a rule with an inactive slope `leaky`, where
+    there is one, stands for the value.
     """
 
-    def __init__(self, name: str, value: Tensor, positive: Tensor | None = None, bias: Tensor | None = None) -> None:
-        self.name, self.value, self.positive, self.bias = name, value, positive, bias
+    def __init__(
+        self,
+        name: str,
+        value: Tensor,
+        positive: Tensor | None = None,
+        bias: Tensor | None = None,
+        leaky: Tensor | None = None,
+    ) -> None:
+        self.name, self.value, self.positive, self.bias, self.leaky = name, value, positive, bias, leaky
         self.sources = [value] if self.positive is None else [value, self.positive]
 
-    def relevance(self, gradients: list[Tensor | None]) -> Tensor:
-        """Return the relevance, given the gradients with respect to the sources."""
+    def relevance(self, gradients: list[Tensor | None], rule: Rule) -> Tensor:
+        """Return the relevance under a rule, given the gradients with respect to the sources."""
         at_value, at_positive = gradients[0], gradients[-1] if len(gradients) > 1 else None
-        value = wide(self.value)
+        value = wide(self.leaky if rule.inactive_slope and self.leaky is not None else self.value)
         if at_positive is None or self.positive is None:
             if at_value is None:
                 raise UnsupportedNetworkError(f"no relevance reaches {self.name}: the explained score ignores it")
@@ -222,10 +251,10 @@ def _heatmaps(
             score, sources, weight, create_graph=create_graph, retain_graph=True, allow_unused=True
         )
     gradients = iter(found)
-    return [target.relevance([next(gradients) for _ in target.sources]) for target in targets]
+    return [target.relevance([next(gradients) for _ in target.sources], rule) for target in targets]
 
 
-def _stems(trace: FlexTrace) -> list[tuple[Stem, Tensor]]:
+def _stems(trace: FlexTrace) -> list[tuple[Stem, Tensor, Tensor | None]]:
     if trace.not_a_stem or not trace.stems:
         found = f"they reach '{trace.not_a_stem}'" if trace.not_a_stem else "no such layer was met"
         raise UnsupportedNetworkError(

@@ -44,7 +44,8 @@ class Propagation:
 class DampedReLU(Function):
     """ReLU with LRP's damping a / (z + epsilon) in place of its derivative while a heatmap is made.
 
-    The epsilon rule sends ``G a / (a + epsilon)`` to the pre-activation z; the z-plus rule sends
+    The epsilon rule sends ``G a / (a + epsilon)`` to the pre-activation z, or ``inactive_slope G`` where the unit is
+    silent, z <= 0; the z-plus rule sends
     ``G a / (P + epsilon)`` to P, the positive part of z, which is carried beside it. With G the relevance per unit of
     activation (R = a G), both are the LRP rules of all affine operations between two ReLUs taken as one layer (arXiv
     2401.08409, LRP-Flex).
@@ -74,15 +75,16 @@ class DampedReLU(Function):
             positive = None
         if type(rule) not in ctx.factors:
             with torch.no_grad():
-                ctx.factors[type(rule)] = _damping_factors(activation, positive, rule.epsilon)
-        damped = _Damp.apply(grad, activation, positive, rule.epsilon, ctx.factors[type(rule)])
+                ctx.factors[type(rule)] = _damping_factors(activation, positive, rule)
+        damped = _Damp.apply(grad, activation, positive, rule, ctx.factors[type(rule)])
         return (damped, None, None, None) if positive is None else (None, damped, None, None)
 
 
 class _Damp(Function):
     """``grad * a / (P + epsilon)``, where P is the activation a itself if no other is given.
 
-    The factors depend on the activations alone: all heatmaps of a call share them, and so do their gradients.
+    Where a is 0 the factor is the rule's `inactive_slope`. The factors depend on the activations alone: all heatmaps of
+    a call share them, and so do their gradients.
     """
 
     @staticmethod
@@ -91,28 +93,34 @@ class _Damp(Function):
         grad: Tensor,
         activation: Tensor,
         positive: Tensor | None,
-        epsilon: float,
+        rule: Rule,
         factors: tuple[Tensor, Tensor],
     ) -> Tensor:
         ctx.save_for_backward(grad, activation, positive)
-        ctx.epsilon, ctx.factors = epsilon, factors
+        ctx.rule, ctx.factors = rule, factors
         return (grad * factors[0]).to(grad.dtype)
 
     @staticmethod
     def backward(ctx: Any, tangent: Tensor) -> tuple[Tensor | None, ...]:
         grad, activation, positive = ctx.saved_tensors
         differentiable = torch.is_grad_enabled()
-        factor, slope = _damping_factors(activation, positive, ctx.epsilon) if differentiable else ctx.factors
+        factor, slope = _damping_factors(activation, positive, ctx.rule) if differentiable else ctx.factors
         of_grad = (tangent * factor).to(grad.dtype) if ctx.needs_input_grad[0] else None
         of_activation = (wide(tangent) * grad).mul_(slope)
         of_positive = None if positive is None else -(of_activation * factor)
         return of_grad, of_activation, of_positive, None, None
 
 
-def _damping_factors(activation: Tensor, positive: Tensor | None, epsilon: float) -> tuple[Tensor, Tensor]:
-    """Return ``f = a / (P + epsilon)`` and df/da; if a positive part P is given, then ``df/dP = -f df/da``."""
-    inverse = (wide(activation if positive is None else positive) + epsilon).reciprocal()
-    return activation * inverse, inverse if positive is not None else inverse.square() * epsilon
+def _damping_factors(activation: Tensor, positive: Tensor | None, rule: Rule) -> tuple[Tensor, Tensor]:
+    """Return ``f = a / (P + epsilon)`` and df/da; if a positive part P is given, then ``df/dP = -f df/da``.
+
+    Of a silent unit df/da is of no account: the ReLU's own derivative, 0, follows.
+    """
+    inverse = (wide(activation if positive is None else positive) + rule.epsilon).reciprocal()
+    factor = activation * inverse
+    if rule.inactive_slope:
+        factor.masked_fill_(activation == 0, rule.inactive_slope)
+    return factor, inverse if positive is not None else inverse.square() * rule.epsilon
 
 
 class TrainingBatchNorm(Function):

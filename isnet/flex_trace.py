@@ -48,7 +48,8 @@ _LEAVE_STEMS = (Kind.WEIGHTED_SUM, Kind.AVERAGE_POOL, Kind.MEAN, Kind.MAXIMUM, K
 class FlexTrace(Trace):
     """Run a network's forward pass so that its graph can be traversed under an LRP rule.
 
-    `stems` are the first layers met, with the outputs of their ReLUs; `not_a_stem` names a function that used the
+    `stems` are the first layers met, with the outputs of their ReLUs and, if there is a slope at which silent units of
+    these have relevance, with those of leaky ReLUs; `not_a_stem` names a function that used the
     images, or a first layer's output, in a way the z^B rule does not cover.
     """
 
@@ -59,11 +60,13 @@ class FlexTrace(Trace):
         propagation: Propagation,
         positive_parts: bool,
         stem_needs_positive: bool,
+        stem_slope: float,
         replay: Replay,
     ) -> None:
         super().__init__(model, replay)
         self._propagation = propagation
         self._positive_parts, self._stem_needs_positive = positive_parts, stem_needs_positive
+        self._stem_slope = stem_slope
         self._values: TensorTable[_Value] = TensorTable()
         self._looked_at: TensorTable[bool] = TensorTable()
         self._constants: set[Any] = set()
@@ -71,7 +74,7 @@ class FlexTrace(Trace):
         if positive_parts and stem_needs_positive and bool((images < 0).any()):
             signed = Signed(images.clamp(min=0))
         self._values[images] = _Value(signed, pixels=identity)
-        self.stems: list[tuple[Stem, Tensor]] = []
+        self.stems: list[tuple[Stem, Tensor, Tensor | None]] = []
         self.not_a_stem: str | None = None
 
     def follows(self, value: Tensor) -> bool:
@@ -215,9 +218,11 @@ class FlexTrace(Trace):
         if self._positive_parts and (value.stem is None or self._stem_needs_positive):
             # A clone, since the ReLU may overwrite z.
             positive = z.clone() if value.signed is None else value.signed.denominator(z)
+        # Clones, here too.
+        leaky = F.leaky_relu(z.clone(), self._stem_slope) if self._stem_slope and value.stem is not None else None
         activation = DampedReLU.apply(z, positive, self._propagation, call.written() is not None)
         if value.stem is not None:
-            self.stems.append((value.stem, activation))
+            self.stems.append((value.stem, activation, leaky))
         elif value.pixels is not None:
             self.not_a_stem = self.not_a_stem or call.name
         return self._enter(activation)

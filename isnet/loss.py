@@ -53,21 +53,34 @@ def gwrp(values: Tensor, decay: float) -> Tensor:
     Kolesnikov and Lampert, "Seed, expand and constrain", ECCV 2016, used by the ISNet's heatmap loss (Nature
     Communications 15, 291, 2024, Methods).
     """
-    if not 0.0 <= decay <= 1.0:
-        raise ValueError(f"decay of GWRP must lie in [0, 1], got {decay}")
-    if decay == 1.0:
-        return values.mean(-1)
-    if decay == 0.0:
-        return values.max(-1).values
-    narrow, values = values.dtype, wide(values)
-    visible = math.ceil(math.log(torch.finfo(values.dtype).eps / 2) / math.log(decay))
-    if visible < values.shape[-1]:
-        ranked = values.topk(visible, dim=-1).values
-    else:
-        ranked = values.sort(dim=-1, descending=True).values
-    weights = decay ** torch.arange(ranked.shape[-1], dtype=values.dtype, device=values.device)
-    with torch.autocast(values.device.type, enabled=False):
-        return (ranked @ (weights / weights.sum())).to(narrow)
+    return _pooled_each(values, (decay,))[0]
+
+
+def _pooled_each(values: Tensor, decays: Sequence[float]) -> list[Tensor]:
+    """Pool by several decays with one sort."""
+    for decay in decays:
+        if not 0.0 <= decay <= 1.0:
+            raise ValueError(f"decay of GWRP must lie in [0, 1], got {decay}")
+    precise = wide(values)
+    smallest = math.log(torch.finfo(precise.dtype).eps / 2)
+    visible = {decay: math.ceil(smallest / math.log(decay)) for decay in decays if 0 < decay < 1}
+    ranked = precise
+    if visible and max(visible.values()) < values.shape[-1]:
+        ranked = precise.topk(max(visible.values()), dim=-1).values
+    elif visible:
+        ranked = precise.sort(dim=-1, descending=True).values
+
+    def pooled(decay: float) -> Tensor:
+        if decay == 1:
+            return values.mean(-1)
+        if decay == 0:
+            return values.max(-1).values
+        seen = ranked[..., : visible[decay]]
+        weights = decay ** torch.arange(seen.shape[-1], dtype=seen.dtype, device=seen.device)
+        with torch.autocast(values.device.type, enabled=False):
+            return (seen @ (weights / weights.sum())).to(values.dtype)
+
+    return [pooled(decay) for decay in decays]
 
 
 class RelevanceRange(NamedTuple):
@@ -123,7 +136,7 @@ class HeatmapLoss(nn.Module):
 
     * *background*: heatmaps are normalised by their mean absolute relevance in the foreground, each channel's
       background is pooled with :func:`isnet.gwrp` to g, squashed to ``g / (g + saturation)``, and its cross-entropy
-      with 0 is averaged over channels and maps;
+      with 0 is averaged over channels and maps, and over the decays if there are several;
     * *foreground*: F, the absolute relevance in the foreground, is pulled into ``[c1, c2]``; without it a network could
       satisfy the background loss by making the whole heatmap vanish.
 
@@ -135,8 +148,9 @@ class HeatmapLoss(nn.Module):
     w1, w2 : float
         Weights of the background and the foreground term. With ``w2=0`` the loss is the unweighted background term,
         as in the authors' implementation.
-    decay : float
+    decay : float or sequence of float
         GWRP decay d over background pixels, in [0, 1]: near 0 punishes the single strongest pixel, near 1 the mean.
+        Several punish relevance on few pixels and on many at once; that is this project's own.
     saturation : float
         E > 0 of ``g / (g + E)``.
     foreground : {"hybrid", "l2", "l1"}
@@ -167,7 +181,7 @@ class HeatmapLoss(nn.Module):
         c2: float | Sequence[float],
         w1: float = 1.0,
         w2: float = 1.0,
-        decay: float = 0.9,
+        decay: float | Sequence[float] = 0.9,
         saturation: float = 1.0,
         foreground: Literal["hybrid", "l2", "l1"] = "hybrid",
         normalization: Literal["abs_roi_mean", "roi_mean", "none"] = "abs_roi_mean",
@@ -183,9 +197,12 @@ class HeatmapLoss(nn.Module):
         for name, weight in (("w1", w1), ("w2", w2)):
             if not weight >= 0:
                 raise ValueError(f"{name} must be at least 0, got {weight}")
-        for name, value in (("decay", decay), ("channel_decay", channel_decay)):
-            if not 0 <= value <= 1:
-                raise ValueError(f"{name} must lie in [0, 1], got {value}")
+        self.decays = (decay,) if isinstance(decay, int | float) else tuple(decay)
+        if not self.decays:
+            raise ValueError("decay needs a number in [0, 1], or several, got none")
+        for name, values in (("decay", self.decays), ("channel_decay", (channel_decay,))):
+            if not all(0 <= value <= 1 for value in values):
+                raise ValueError(f"{name} must lie in [0, 1], got {', '.join(map(str, values))}")
         if not saturation > 0:
             raise ValueError(f"saturation must be positive, got {saturation}")
         _one_of("foreground", foreground, ("hybrid", "l2", "l1"))
@@ -196,7 +213,7 @@ class HeatmapLoss(nn.Module):
         # Not persistent: an ISNet's weights are those of its backbone alone.
         self.register_buffer("c1", lower, persistent=False)
         self.register_buffer("c2", upper, persistent=False)
-        self.w1, self.w2, self.decay, self.saturation = w1, w2, decay, saturation
+        self.w1, self.w2, self.saturation = w1, w2, saturation
         self.foreground, self.normalization, self.reduction = foreground, normalization, reduction
         self.channel_decay = channel_decay
 
@@ -245,19 +262,20 @@ class HeatmapLoss(nn.Module):
         return self.w1 * losses + self.w2 * self._foreground(total) if self.w2 != 0 else losses
 
     def _background(self, relevance: Tensor, outside: Tensor, total: Tensor, mask: Tensor) -> Tensor:
-        pooled = self._normalise(gwrp(outside.flatten(3), self.decay), relevance, total, mask)
+        pooled = torch.stack(_pooled_each(outside.flatten(3), self.decays))
+        pooled = self._normalise(pooled, relevance, total, mask)
         # -log(1 - g / (g + E)) without the cancellation of 1 - g / (g + E), capped where the authors clamp g / (g + E).
         ceiling = -math.log(1 - torch.tensor(_ACTIVATION_CEILING, dtype=relevance.dtype).item())
         per_channel = torch.log1p(pooled / self.saturation).clamp(max=ceiling)
-        return gwrp(per_channel, self.channel_decay).mean(1)
+        return gwrp(per_channel, self.channel_decay).mean(2).mean(0)
 
     def _normalise(self, pooled: Tensor, relevance: Tensor, total: Tensor, mask: Tensor) -> Tensor:
-        """Normalise pooled heatmaps ``(N, K, C)``, which is pooling normalised ones: each has one positive factor."""
+        """Normalise pooled heatmaps ``(..., N, K, C)``, which is pooling normalised ones: all have positive factors."""
         if self.normalization == "none":
             return pooled * relevance[0, 0].numel()
         inside = total if self.normalization == "abs_roi_mean" else _sum(relevance * mask)
         mean = inside / (_sum(mask) + _TINY) + _TINY
-        return pooled / mean.abs().unsqueeze(2)
+        return pooled / mean.abs().unsqueeze(-1)
 
     def _foreground(self, total: Tensor) -> Tensor:
         c1, c2 = self.c1.to(total.dtype), self.c2.to(total.dtype)

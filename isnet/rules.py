@@ -94,10 +94,14 @@ class ZB:
 
 @dataclass(frozen=True, eq=False)
 class Rule(ABC):
-    """How relevance passes each kind of layer; `first` is the rule of layers that read the image, if another one."""
+    """How relevance passes each kind of layer; `first` is the rule of layers that read the image, if another one.
+
+    `inactive_slope` is the share of relevance per unit of activation that LRP-Flex lets through a silent ReLU.
+    """
 
     epsilon: float
     first: ZB | None = None
+    inactive_slope: float = 0.0
 
     @abstractmethod
     def through(self, layer: Affine, a: Tensor, relevance: Tensor, nonnegative: bool) -> Tensor:
@@ -150,21 +154,29 @@ class ZPlus(Rule):
         return super().shares(left.clamp(min=0), right.clamp(min=0), relevance)
 
 
-_RULES: dict[str, type[Epsilon | ZPlus]] = {"epsilon": Epsilon, "zplus": ZPlus}
-
-
 def make_rules(
-    rules: Sequence[str], epsilon: float, input_rule: str, low: Bound, high: Bound
+    rules: Sequence[str], epsilon: float, input_rule: str, low: Bound, high: Bound, inactive_slope: float = 0.0
 ) -> tuple[Epsilon | ZPlus, ...]:
     """Make the rules of an engine's arguments; raise ValueError for one outside its range."""
     if not epsilon > 0:
         raise ValueError(f"epsilon must be positive, got {epsilon}")
     if input_rule not in ("zb", "epsilon"):
         raise ValueError(f"input_rule must be zb or epsilon, got {input_rule!r}")
-    if not rules or any(rule not in _RULES for rule in rules) or len(set(rules)) < len(rules):
+    if not rules or any(rule not in ("epsilon", "zplus") for rule in rules) or len(set(rules)) < len(rules):
         raise ValueError(f"rules must name epsilon, zplus, or both, each once, got {tuple(rules)}")
-    first = ZB.of(epsilon, low, high)
-    return tuple(_RULES[rule](epsilon, first if input_rule == "zb" else None) for rule in rules)
+    if not 0 <= inactive_slope <= 1:
+        raise ValueError(f"inactive_slope must lie in [0, 1], got {inactive_slope}")
+    if inactive_slope and "epsilon" not in rules:
+        raise ValueError(
+            "inactive_slope needs the epsilon rule among the rules: z-plus follows what raises a unit, and what "
+            "silences one is in none of its maps"
+        )
+    first = ZB.of(epsilon, low, high) if input_rule == "zb" else None
+    made: dict[str, Epsilon | ZPlus] = {
+        "epsilon": Epsilon(epsilon, first, inactive_slope),
+        "zplus": ZPlus(epsilon, first),
+    }
+    return tuple(made[rule] for rule in rules)
 
 
 def pixel_bounds(mean: Sequence[float], std: Sequence[float]) -> tuple[list[float], list[float]]:

@@ -57,8 +57,9 @@ class ISNet(nn.Module, ABC):
         with ``batch_statistics="differentiated"``, a fraction of 1 therefore explains the whole batch, masks or not.
     epsilon : float
         LRP stabiliser, > 0.
-    input_rule, low, high, batch_statistics, strict
-        Of the engine, see :class:`isnet.LRPFlex`.
+    input_rule, low, high, batch_statistics, strict, inactive_slope
+        Of the engine, see :class:`isnet.LRPFlex`; `inactive_slope` concerns the maps of the epsilon rule and needs
+        propagation "flex".
     class_weights : Tensor, optional
         Shape ``(classes,)``: weights of the cross-entropy.
     generator : torch.Generator, optional
@@ -93,6 +94,7 @@ class ISNet(nn.Module, ABC):
         class_weights: Tensor | None = None,
         generator: torch.Generator | None = None,
         strict: bool = False,
+        inactive_slope: float = 0.0,
     ) -> None:
         super().__init__()
         for name, value in (("heatmap_weight", heatmap_weight), ("layer_decay", layer_decay)):
@@ -113,8 +115,14 @@ class ISNet(nn.Module, ABC):
         options |= {"layers": layers, "rules": self.rules, "strict": strict}
         self._explain: Engine
         if propagation == "flex":
-            self._explain = LRPFlex(backbone, batch_statistics=batch_statistics, **options)
+            options |= {"batch_statistics": batch_statistics, "inactive_slope": inactive_slope}
+            self._explain = LRPFlex(backbone, **options)
         elif propagation == "block":
+            if inactive_slope:
+                raise ValueError(
+                    "inactive_slope is defined for propagation 'flex': LRP-Block sends relevance itself backwards, not "
+                    "relevance per unit of activation, and a silent unit has none to send"
+                )
             self._explain = LRPBlock(backbone, **options)
         else:
             raise ValueError(f"propagation must be flex or block, got {propagation!r}")

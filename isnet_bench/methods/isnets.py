@@ -37,10 +37,16 @@ class Hyperparameters(heatmaps.Hyperparameters):
     input_rule: Literal["zb", "epsilon"] = "zb"
     batch_statistics: Literal["frozen", "differentiated"] = "frozen"
     background_swap: bool = False
+    inactive_slope: Share = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.inactive_slope and self.propagation != "flex":
+            raise ValueError("inactive_slope needs propagation: flex")
 
 
 # What the totals depend on, and all that the network's class takes by these names.
-_EXPLAINED = ("propagation", "layers", "epsilon", "input_rule")
+_EXPLAINED = ("propagation", "layers", "epsilon", "input_rule", "inactive_slope")
 _SHARED = ("heatmap_weight", "layer_decay", "heatmap_fraction", "batch_statistics", *_EXPLAINED)
 # Bounds and defaults of variants' own arguments, where they say more than the class does. With the library's eta_eps of
 # 1e-2, eta of a confident classifier hardly depends on its logits, and the range of relevance measured with it is
@@ -113,7 +119,9 @@ def _totals(
 ) -> dict[str, Tensor]:
     # Its loss is of no account: it is asked for its quantity alone.
     network = variant(classifier, isnet.HeatmapLoss(1.0, 2.0), **{name: getattr(h, name) for name in own})
-    engine = isnet.LRPFlex if h.propagation == "flex" else isnet.LRPBlock
+    engine = isnet.LRPBlock
+    if h.propagation == "flex":
+        engine = partial(isnet.LRPFlex, inactive_slope=h.inactive_slope)
     explain = engine(classifier, epsilon=h.epsilon, input_rule=h.input_rule, rules=variant.rules, layers=h.layers)
     _, relevance, layers = explain(images, network.quantity())
     # The maps of one rule share a range, so they are averaged; rules have ranges of their own.
