@@ -111,6 +111,8 @@ def write_run(folder, row, seed, sets, params=None, classes=10, train_seconds=20
         shared = {"data": "MNIST", "stand_in": False, "row": row, "seed": seed, "train_seconds": train_seconds}
         explained = {"explainer": "LRP-epsilon with z^B input rule", "prediction_changes": None}
         (folder / "metrics.json").write_text(json.dumps({**shared, **explained, **metrics, "sets": sets}))
+        predicted = [_predictions(name, 0.5, np.arange(IMAGES)) for name in sets]
+        pd.concat(predicted).to_parquet(folder / "predictions.parquet", index=False)
 
 
 def _scores(accuracy, share):

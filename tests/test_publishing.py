@@ -130,7 +130,6 @@ def test_a_study_that_was_not_run_again_stays_unless_its_settings_are_others(ben
     for cell, value in zip(bench.config.cells("marks"), strength["values"], strict=True):
         reporting_runs.write_run(bench.run(cell.row, 0, cell.experiment), cell.row, 0, scores, {"heatmap_weight": 0.5})
         record = json.loads((bench.run(cell.row, 0, cell.experiment) / "run.json").read_text())
-        shutil.copy(bench.predictions("original_isnet", 0), bench.run(cell.row, 0, cell.experiment))
         record["data"]["settings"] = {"bias": {"pattern": "border_pixel", "strength": value}}
         (bench.run(cell.row, 0, cell.experiment) / "run.json").write_text(json.dumps(record))
     bench.collect("marks")

@@ -1,6 +1,7 @@
 """Table and figure of a study, and the choice among candidates, from run folders that the tests write themselves."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -302,6 +303,32 @@ def test_the_choice_is_by_the_epoch_that_the_configuration_keeps_now(bench):
     bench.experiment["training"] = {**TRAINING, "epoch": "last"}
     table = studies.choices(outputs.runs.read(bench.config, "choice", bench.root))
     assert set(zip(table["val_accuracy"], table["val_loss"], strict=True)) == {(1.0, 8.0)}
+
+
+def test_what_an_oracle_would_choose_is_shown_beside_it(bench):
+    bench.raw["studies"]["choice"]["oracle"] = True
+    deceiving = {"rrr": (0.3, 0.2), "resnet": (0.1, 0.4, 0.4)}
+    for method, accuracies in deceiving.items():
+        for place, accuracy in enumerate(accuracies, start=1):
+            folder = bench.run(f"{method}_candidate{place}", 5, "choice_runs")
+            sets = {name: reporting_runs._scores(0.9 if name == SETS[0] else accuracy, 0.1) for name in SETS}
+            shutil.rmtree(folder)
+            write_run(
+                folder,
+                f"{method}_candidate{place}",
+                5,
+                sets,
+                bench.config.row("choice_runs", folder.parent.name).params,
+            )
+            history = (folder / "history.csv").read_text()
+            (folder / "history.csv").write_text(history.replace(str(0.1 + 0.2), str(ACCURACY[method][place - 1])))
+    table = studies.choices(bench.read("choice"))
+    assert table["val_accuracy"].tolist() == [*ACCURACY["rrr"], *ACCURACY["resnet"]]
+    assert table["test_accuracy"].tolist() == [*deceiving["rrr"], *deceiving["resnet"]]
+    assert table["chosen"].tolist() == [False, True, True, False, False]
+    assert table["oracle_chosen"].tolist() == [True, False, False, True, False]
+    studies.write_choice(bench.read("choice"), bench.root / "choice")
+    assert "An oracle, which sees the deceiving test images" in (bench.root / "choice.md").read_text()
 
 
 def test_the_published_configuration_is_what_tuning_chose():

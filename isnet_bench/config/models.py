@@ -315,6 +315,7 @@ class Study(Model):
         description="Instead of rows and vary. Method -> candidates, from the strongest supervision to the weakest; "
         "one is chosen by iid validation accuracy alone.",
     )
+    oracle: bool = Field(False, description="Whether candidates are tested too; shows what the last test set chooses.")
     changes: dict[str, Any] = Field({}, description="Setting -> a value that it has in all runs of the study.")
     seeds: Seeds | None = Field(None, description="Those of the configuration where absent.")
     seconds: bool = Field(False, description="Whether table and figure show the training time.")
@@ -323,6 +324,8 @@ class Study(Model):
     def _one_kind(self) -> Study:
         if (self.candidates is None) == (not self.vary or not self.rows):
             raise ValueError("a study needs either the keys rows and vary, or the key candidates")
+        if self.oracle and not self.select:
+            raise ValueError("oracle belongs to the key candidates")
         for setting, times in Counter(variation.setting for variation in self.vary).items():
             if times > 1:
                 raise ValueError(f"vary: {setting} is there twice; give all of its values in one place")
@@ -332,6 +335,11 @@ class Study(Model):
     def select(self) -> bool:
         """Whether it chooses among candidates, by validation images."""
         return self.candidates is not None
+
+    @property
+    def tested(self) -> bool:
+        """Whether its runs are evaluated on the test sets."""
+        return self.oracle or not self.select
 
 
 class Overview(Model):

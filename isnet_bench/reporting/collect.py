@@ -141,7 +141,7 @@ def collect(cfg: Config, name: str, root: Path, out: Path) -> None:
     """
     layout, study = Layout(Path(root)), cfg.studies.get(name)
     runs = [
-        _Run(*place, layout.run(*place), cfg.row(*place[:2]), tested=not (study and study.select))
+        _Run(*place, layout.run(*place), cfg.row(*place[:2]), tested=not study or study.tested)
         for cell in cells(cfg, name)
         for place in [(cell.experiment, cell.row, seed) for seed in seeds(cfg, name)]
     ]
@@ -154,7 +154,7 @@ def collect(cfg: Config, name: str, root: Path, out: Path) -> None:
     ranges = [run.record["range"] for run in runs if run.record["range"]]
     tables = {
         "runs.csv": pd.DataFrame([_described(run, cfg) for run in trained]),
-        "scores.csv": pd.DataFrame([row for run in runs for row in _scores(run)]),
+        "scores.csv": pd.DataFrame([row for run in runs for row in _scores(run, bool(study and study.select))]),
         "ranges.csv": pd.DataFrame(_ranges(ranges)),
         "history.parquet": _joined(run.history for run in trained),
         "classes.parquet": pd.DataFrame([row for run in runs if run.tested for row in _classes(run)]),
@@ -230,14 +230,13 @@ def _described(run: _Run, cfg: Config) -> dict[str, Any]:
     }
 
 
-def _scores(run: _Run) -> Iterator[dict[str, Any]]:
-    """Return a run's rows of ``scores.csv``: one for each test set, or for the validation images alone."""
-    if not run.metrics:
+def _scores(run: _Run, validated: bool) -> Iterator[dict[str, Any]]:
+    """Return a run's rows of ``scores.csv``: one for the validation images, if asked for, and one for each test set."""
+    if validated:
         best = run.history.set_index("epoch").loc[run.record["best_epoch"]]
         images = run.record["data"]["splits"]["val"]
         yield {**run.key, "set": "val", "accuracy": best["val_accuracy"], "loss": best["val_loss"], "images": images}
-        return
-    for name, found in run.metrics.sets.items():
+    for name, found in run.metrics.sets.items() if run.metrics else ():
         values = found.model_dump(exclude={"per_class", "confusion"})
         for score in [key.removesuffix("_interval") for key in values if key.endswith("_interval")]:
             values[f"{score}_low"], values[f"{score}_high"] = values.pop(f"{score}_interval") or (None, None)

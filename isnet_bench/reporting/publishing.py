@@ -96,7 +96,7 @@ def _kept(cfg: Config, out: Path, studies: set[str]) -> list[Snapshot]:
             for cell in cfg.cells(study)
             for seed in cfg.study_seeds(study)
         }
-        tested = not cfg.study(study).select
+        tested = cfg.study(study).tested
         same = all(key in runs and not other_settings(row, _record(runs[key]), tested) for key, row in wanted.items())
         data = all(_agree(cfg.experiment(name).data.settings, info["settings"]) for name, info in found.data.items())
         if same and data:

@@ -24,6 +24,9 @@ SCORES = {
 }
 """How right a method is on a test set, and what that is called."""
 
+VALIDATION = "val"
+"""The set by whose images candidates are chosen."""
+
 _MEASURED = [*SCORES, "background_relevance", "background_area", "images", "loss"]
 _OF_RUNS = ["train_seconds", "prediction_changes", "explainer", "oracle", "family"]
 
@@ -39,8 +42,8 @@ class Runs:
     score : str
         The one of `SCORES` that tables for people and figures show.
     classes, seeds, sets : tuple
-        Names of the classes, seeds in the order of the configuration, test sets in that of the data set; the only set
-        is "val" where a study chooses by validation images.
+        Names of the classes, seeds in the order of the configuration, test sets in that of the data set; the first is
+        `VALIDATION` where a study chooses by validation images, and may be the only one.
     looks, labels : mapping
         Look in figures and label of each row, in the order of tables and figures.
     cells, axes : tuple
@@ -189,9 +192,9 @@ def _validated(scores: pd.DataFrame, history: pd.DataFrame, cfg: Config) -> pd.D
     """Scores on validation images at the epoch that the configuration keeps; training is the same whichever it is."""
     epochs = {key: group.to_dict("records") for key, group in history.groupby(snapshot.KEY, sort=False)}
     scores = scores.copy()
-    for place, key in enumerate(scores[snapshot.KEY].itertuples(index=False, name=None)):
-        row = cfg.row(*key[:2]).training.kept(epochs[key])
-        scores.loc[scores.index[place], ["accuracy", "loss"]] = row["val_accuracy"], row["val_loss"]
+    for place, *key in scores.loc[scores["set"] == VALIDATION, snapshot.KEY].itertuples(name=None):
+        row = cfg.row(*key[:2]).training.kept(epochs[tuple(key)])
+        scores.loc[place, ["accuracy", "loss"]] = row["val_accuracy"], row["val_loss"]
     return scores
 
 

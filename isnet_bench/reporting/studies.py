@@ -15,7 +15,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 from isnet_bench.config import Axis
 from isnet_bench.io.files import write_text
 from isnet_bench.reporting import markup, statistics, style
-from isnet_bench.reporting.runs import SCORES, Runs
+from isnet_bench.reporting.runs import SCORES, VALIDATION, Runs
 
 RULE = "the first candidate within one standard error of the method's best accuracy on iid validation images"
 
@@ -247,6 +247,11 @@ def write_choice(found: Runs, out: Path) -> None:
             "Chosen": ["yes" if chosen else "" for chosen in table["chosen"]],
         }
     )
+    if "test_set" in table:
+        (test_set,) = table["test_set"].unique()
+        caption += f" An oracle, which sees the {test_set} test images, chooses the most accurate candidate there."
+        shown[f"{test_set} (%)"] = [f"{100 * value:.1f}" for value in table["test_accuracy"]]
+        shown["Chosen by the oracle"] = ["yes" if chosen else "" for chosen in table["oracle_chosen"]]
     markup.write(out, table, found.heading, caption, [markup.Part(shown, text_columns=2)])
     chosen = {
         cell.source: cell.values[0].given.given()
@@ -260,10 +265,12 @@ def choices(found: Runs) -> pd.DataFrame:
     """One row per candidate: means over seeds at the best epochs, and whether it is chosen.
 
     Columns: method, candidate (its place, from 1), settings, val_accuracy (fraction of 1), val_loss, val_images,
-    train_seconds, data, stand_in, chosen.
+    train_seconds, data, stand_in, chosen; where candidates were tested, test_set (the last one), test_accuracy, and
+    oracle_chosen, whether it is the first of the method's most accurate ones there.
     """
     columns = {"accuracy": "val_accuracy", "loss": "val_loss", "images": "val_images", "train_seconds": "train_seconds"}
-    table = found.frame.groupby("cell", sort=False)[list(columns)].mean().rename(columns=columns)
+    by_set = {name: group.groupby("cell", sort=False) for name, group in found.frame.groupby("set", sort=False)}
+    table = by_set[VALIDATION][list(columns)].mean().rename(columns=columns)
     table = table.astype({"val_images": int}).assign(data=found.data, stand_in=found.stand_in)
     table.insert(0, "method", [cell.source for cell in found.cells])
     table.insert(1, "candidate", [int(cell.values[0].id) for cell in found.cells])
@@ -271,6 +278,10 @@ def choices(found: Runs) -> pd.DataFrame:
     table["chosen"] = table.groupby("method", sort=False)["val_accuracy"].transform(
         lambda accuracy: np.arange(len(accuracy)) == choose(accuracy, table["val_images"].iloc[0])
     )
+    if found.sets[-1] != VALIDATION:
+        table["test_set"], table["test_accuracy"] = found.sets[-1], by_set[found.sets[-1]]["accuracy"].mean()
+        best = table.groupby("method", sort=False)["test_accuracy"].idxmax()
+        table["oracle_chosen"] = table.index.isin(best)
     return table.reset_index(drop=True)
 
 

@@ -85,7 +85,7 @@ def experiment_runs(wildcards):
 def study_runs(wildcards):
     """What every run of a study leaves behind; candidates are trained and not tested."""
     rows = [(cell.experiment, cell.row) for cell in CONFIG.cells(wildcards.study)]
-    tested = [] if CONFIG.study(wildcards.study).select else [layout.METRICS, layout.PREDICTIONS]
+    tested = [layout.METRICS, layout.PREDICTIONS] if CONFIG.study(wildcards.study).tested else []
     return runs_of(rows, CONFIG.study_seeds(wildcards.study), [*TRAINED, *tested])
 
 
