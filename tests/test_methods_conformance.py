@@ -176,5 +176,5 @@ def test_an_isnet_is_described_by_its_class():
     method = isnets.method(PairISNet)
     assert (method.name, method.label, method.family) == ("pair_isnet", "Pair ISNet", "isnet")
     assert method.hyperparameters(label=2).label == 2
-    assert method.range.fields == ("propagation", "layers", "epsilon", "input_rule", "label")
+    assert method.range.fields == ("propagation", "layers", "epsilon", "input_rule", "inactive_slope", "label")
     assert [name for name, check in CHECKS.items() if problem_of(check, Subject(method))] == []
