@@ -193,10 +193,10 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def damped_relu(z: Tensor, epsilon: float) -> Tensor:
-    """Rewrite LRP-Flex's ReLU with detached arithmetic alone: value relu(z), derivative a / (a + epsilon)."""
+def damped_relu(z: Tensor, epsilon: float, slope: float = 0.0) -> Tensor:
+    """Rewrite LRP-Flex's ReLU with detached arithmetic alone: value relu(z), derivative a / (a + epsilon) or slope."""
     activation = z.detach().clamp(min=0)
-    through = z * (activation / (activation + epsilon))
+    through = z * torch.where(z.detach() > 0, activation / (activation + epsilon), slope)
     return through + (activation - through.detach())
 
 
@@ -206,11 +206,12 @@ def epsilon_map(
     epsilon: float,
     score: Callable[[Tensor], Tensor],
     monkeypatch: pytest.MonkeyPatch,
+    slope: float = 0.0,
 ) -> Tensor:
     """Rewrite LRP-Flex's epsilon map of one score with patched ReLUs."""
 
     def relu(x: Tensor, inplace: bool = False) -> Tensor:
-        return damped_relu(x, epsilon)
+        return damped_relu(x, epsilon, slope)
 
     with monkeypatch.context() as patch:
         for owner, name in ((F, "relu"), (torch, "relu"), (F, "relu_"), (torch, "relu_")):

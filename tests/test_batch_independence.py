@@ -26,6 +26,15 @@ def test_maps_in_evaluation_mode_do_not_depend_on_the_batch(engine: Callable, na
     assert difference(alone.layers["1"], together.layers["1"][1:2]) < 1e-10
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_maps_with_an_inactive_slope_do_not_depend_on_the_batch(name: str) -> None:
+    explain = isnet.LRPFlex(make(name), layers=("1",), inactive_slope=0.3)
+    images = pixels(3, 3, 12, 12)
+    together, alone = (explain(given, isnet.SoftmaxEta()) for given in (images, images[1:2]))
+    assert difference(alone.relevance, together.relevance[1:2]) < 1e-10
+    assert difference(alone.layers["1"], together.layers["1"][1:2]) < 1e-10
+
+
 def _with_batch_statistics(network: nn.Module, images: Tensor) -> nn.Module:
     """Copy a network for evaluation, with the mean and the biased variance of this batch as running statistics."""
     network = copy.deepcopy(network).train()

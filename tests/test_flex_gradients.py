@@ -113,6 +113,19 @@ def test_other_structures(name: str, rules: tuple[str, ...], quantity: str) -> N
     assert _agrees_with_finite_differences(criterion)
 
 
+@pytest.mark.parametrize("input_rule", ["epsilon", "zb"])
+@pytest.mark.parametrize(("rules", "quantity"), [(("epsilon",), "eta"), (("zplus", "epsilon"), "joint")])
+@pytest.mark.parametrize("name", ["plain", "max_pool", "residual", "concatenation"])
+def test_inactive_slope(name: str, rules: tuple[str, ...], quantity: str, input_rule: str) -> None:
+    network = make(name, seed=1)
+    constants = [] if input_rule == "epsilon" else ["0.bias"]
+    if input_rule == "zb" and name == "residual":
+        constants.append("1.bias")
+    options = {"input_rule": input_rule, "rules": rules, "inactive_slope": 0.3}
+    criterion = _Criterion(network, _QUANTITIES[quantity](), pixels(2, 3, 12, 8), **options)
+    assert _agrees_with_finite_differences(criterion, tuple(constants))
+
+
 def test_deep_supervision() -> None:
     criterion = _Criterion(_small(), isnet.EveryLogit(), pixels(2, 2, 6, 6), input_rule="epsilon", layers=("2", "6"))
     assert _agrees_with_finite_differences(criterion)
@@ -130,6 +143,12 @@ def test_training_mode_with_given_statistics(rules: tuple[str, ...], quantity: s
         record=True,
     )
     assert _agrees_with_finite_differences(criterion, () if input_rule == "epsilon" else ("0.bias", "1.bias"))
+
+
+def test_inactive_slope_in_training_mode() -> None:
+    options = {"record": True, "inactive_slope": 0.3}
+    criterion = _Criterion(_small().train(), isnet.EveryLogit(), pixels(3, 2, 6, 6)[:2], **options)
+    assert _agrees_with_finite_differences(criterion, ("0.bias", "1.bias"))
 
 
 @pytest.mark.parametrize("quantity", ["every", "eta"])

@@ -170,6 +170,27 @@ def test_loss_has_no_state_of_its_own() -> None:
     assert not isnet.HeatmapLoss((1, 2), (3, 4)).state_dict()
 
 
+_SEVERAL = [(0.9, 0.99, 0.999), (0.0, 0.5, 1.0), (0.9, 0.9), (1.0,), (0.3,)]
+
+
+@pytest.mark.parametrize("decays", _SEVERAL)
+def test_the_loss_of_several_decays_is_the_mean_of_their_losses(decays: tuple[float, ...]) -> None:
+    source = torch.Generator().manual_seed(0)
+    heatmap = torch.randn(3, 2, 2, 40, 50, generator=source, dtype=torch.float64).requires_grad_()
+    mask = (torch.rand(3, 1, 40, 50, generator=source) > 0.6).double()
+    losses = [isnet.HeatmapLoss(3.0, 6.0, decay=given, w2=0.5) for given in (decays, *decays)]
+    several, *single = ([loss(heatmap, mask), *torch.autograd.grad(loss(heatmap, mask), heatmap)] for loss in losses)
+    for found, *expected in zip(several, *single, strict=True):
+        assert difference(found, torch.stack(expected).mean(0)) < 1e-12
+
+
+def test_several_decays_take_one_sort(monkeypatch: pytest.MonkeyPatch) -> None:
+    sorted_by, topk = [], torch.Tensor.topk
+    monkeypatch.setattr(torch.Tensor, "topk", lambda *given, **options: sorted_by.append(1) or topk(*given, **options))
+    isnet.HeatmapLoss(3.0, 6.0, decay=(0.5, 0.9, 0.99))(torch.ones(1, 1, 1, 60, 60), torch.ones(1, 1, 60, 60))
+    assert len(sorted_by) == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
@@ -184,6 +205,8 @@ def test_loss_has_no_state_of_its_own() -> None:
         ({"w1": math.nan}, "w1"),
         ({"decay": 1.5}, "decay"),
         ({"decay": -0.5}, "decay"),
+        ({"decay": (0.9, 1.5)}, "decay"),
+        ({"decay": ()}, "decay"),
         ({"channel_decay": 2.0}, "channel_decay"),
         ({"saturation": 0.0}, "saturation"),
         ({"foreground": "L2"}, "foreground"),

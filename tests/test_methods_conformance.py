@@ -52,6 +52,8 @@ REFUSED = [
     ("vit", {"heads": 5, "dim": 48}), ("softmax_grad_input", {"c1": 1.0}), ("softmax_grad_input", {"c2": 1, "c1": 2}),
     ("dual_isnet", {"heatmap_fraction": 0}), ("original_isnet", {"foreground": "l3"}), ("dual_isnet", {"epsilon": 0}),
     ("stochastic_isnet", {"p_top": 1.1}), ("selective_isnet", {"eta_eps": 0}), ("selective_isnet", {"decay": 2.0}),
+    ("selective_isnet", {"decay": []}), ("softmax_grad_input", {"decay": [0.9, 2.0]}),
+    ("original_isnet", {"inactive_slope": 1.5}), ("dual_isnet", {"propagation": "block", "inactive_slope": 0.1}),
 ]  # fmt: skip
 
 
@@ -59,6 +61,13 @@ REFUSED = [
 def test_values_out_of_bounds_are_refused(name, params):
     with pytest.raises(BenchError, match=list(params)[-1]):
         methods.hyperparameters(configuration.Row(id=name, method=name, label=name, params=params))
+
+
+def test_decay_is_a_number_or_several():
+    for given, decays in ((0.9, (0.9,)), ([0.9, 0.99], (0.9, 0.99))):
+        row = configuration.Row(id="x", method="stochastic_isnet", label="x", params={"decay": given})
+        found = methods.hyperparameters(row)
+        assert found.loss({"input": [{"c1": 1.0, "c2": 2.0}]}).decays == decays
 
 
 def test_the_registry_knows_the_plain_classifier_and_the_four_isnets():
