@@ -9,7 +9,7 @@ from reporting_runs import ROOT
 
 from isnet_bench import config as configuration
 from isnet_bench.layout import Layout
-from isnet_bench.reporting import outputs, runs, snapshot, studies, timing_reports
+from isnet_bench.reporting import outputs, overview, runs, snapshot, studies, timing_reports
 
 PUBLISHED = ROOT / "results" / "published"
 SNAPSHOTS = sorted(path.parent for path in PUBLISHED.rglob("config.yaml"))
@@ -28,6 +28,8 @@ def test_tables_are_those_of_the_numbers(published, tmp_path):
     for name in outputs.collected_studies(cfg, published):
         found = runs.read(cfg, name, published)
         (studies.write_choice if cfg.study(name).select else studies.write)(found, here.table(name))
+    for name in outputs.drawn_overviews(cfg, published):
+        overview.write(overview.read(cfg, name, published), here.table(name))
     for name in outputs.measured_cases(cfg, published):
         end = cfg.case(name).suffix
         timing_reports.write(there.timing(end), here.table(f"timing{end}"))

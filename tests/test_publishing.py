@@ -150,6 +150,16 @@ def test_a_study_that_was_not_run_again_stays_unless_its_settings_are_others(ben
         shutil.rmtree(Layout(bench.root).collected("marks"))
 
 
+def test_runs_stay_with_the_ranges_that_they_were_trained_with_whatever_those_were_called():
+    made = pd.DataFrame({"experiment": ["a", "b"], "row": "r", "seed": 0, "range": ["1", "2"]})
+    ranges = pd.DataFrame({"range": ["1", "1", "2"], "experiment": "older", "part": [0, 1, 0]})
+    whole = snapshot.Snapshot({"runs.csv": made, "ranges.csv": ranges}, {}, {"a": {}, "b": {}}, {"a/images": 0})
+    part = publishing._part(whole, {"a"})
+    assert part.tables["ranges.csv"]["range"].tolist() == ["1", "1"]
+    assert part.tables["runs.csv"]["experiment"].tolist() == ["a"]
+    assert (part.data, part.gallery) == ({"a": {}}, {})
+
+
 @pytest.mark.usefixtures("undrawn")
 def test_results_are_not_published_over_themselves_nor_unless_collected(bench, tmp_path):
     with pytest.raises(BenchError, match="holds the results themselves"):

@@ -62,6 +62,12 @@ def collected_studies(cfg: Config, results: Path) -> list[str]:
     return [name for name in cfg.studies if there[name] >= set(cfg.study_experiments(name))]
 
 
+def drawn_overviews(cfg: Config, results: Path) -> list[str]:
+    """Return the overviews all of whose studies were collected."""
+    there = {*cfg.experiments, *collected_studies(cfg, results)}
+    return [name for name, asked in cfg.overviews.items() if there.issuperset(asked.of.values())]
+
+
 def measured_cases(cfg: Config, results: Path) -> list[str]:
     """Return the timing cases that were measured; all of them where none was, so that what needs one says so."""
     measured = [name for name, case in cfg.cases.items() if Layout(results).timing(case.suffix).is_file()]
@@ -94,9 +100,7 @@ def _tasks(cfg: Config, results: Path) -> Iterator[tuple]:
         yield write_tables, cfg, name, results, layout.table(name)
     for case in measured_cases(cfg, results):
         yield write_timing, cfg, case, results
-    collected = collected_studies(cfg, results)
-    for study in collected:
+    for study in collected_studies(cfg, results):
         yield write_study, cfg, study, results
-    for name, asked in cfg.overviews.items():
-        if set(asked.of.values()) <= {*cfg.experiments, *collected}:
-            yield write_overview, cfg, name, results
+    for name in drawn_overviews(cfg, results):
+        yield write_overview, cfg, name, results

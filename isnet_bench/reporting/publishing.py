@@ -26,6 +26,7 @@ from isnet_bench.timing.summary import REMEDY
 log = logging.getLogger(__name__)
 
 _LARGEST_MB = 10
+_RANGES = "ranges.csv"
 
 
 def publish(cfg: Config, text: str, results: Path, out: Path) -> None:
@@ -89,7 +90,7 @@ def _kept(cfg: Config, out: Path, studies: set[str]) -> list[Snapshot]:
     """Return the runs of some studies that an earlier snapshot has with the settings of the configuration."""
     kept = []
     for study in [name for name in outputs.collected_studies(cfg, out) if name in studies]:
-        found = snapshot.read(out, set(cfg.study_experiments(study)))
+        found = _part(snapshot.read(out), set(cfg.study_experiments(study)))
         runs = {key: group.iloc[0] for key, group in found.tables["runs.csv"].groupby(snapshot.KEY)}
         wanted = {
             (cell.experiment, cell.row, seed): cfg.row(cell.experiment, cell.row)
@@ -101,10 +102,26 @@ def _kept(cfg: Config, out: Path, studies: set[str]) -> list[Snapshot]:
         data = all(_agree(cfg.experiment(name).data.settings, info["settings"]) for name, info in found.data.items())
         if same and data:
             log.info("%s stays as it was published", study)
-            kept.append(replace(found, gallery={}))
+            kept.append(found)
         else:
             log.warning("%s is left out: it was published with other settings than are configured now", study)
     return kept
+
+
+def _part(whole: Snapshot, experiments: set[str]) -> Snapshot:
+    """Return the runs of some experiments, with the ranges that they were trained with, whatever these were called."""
+    tables = {
+        name: table[table["experiment"].isin(experiments)] for name, table in whole.tables.items() if name != _RANGES
+    }
+    if _RANGES in whole.tables:
+        ranges = whole.tables[_RANGES]
+        tables[_RANGES] = ranges[ranges["range"].isin(tables["runs.csv"]["range"])]
+    return replace(
+        whole,
+        tables={name: table for name, table in tables.items() if len(table)},
+        data={name: entry for name, entry in whole.data.items() if name in experiments},
+        gallery={},
+    )
 
 
 def _agree(asked: Any, made: Any) -> bool:
