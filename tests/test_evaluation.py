@@ -1,6 +1,7 @@
 """Evaluation: background relevance against an independent implementation, and the files that are written."""
 
 import copy
+import hashlib
 import json
 import logging
 import shutil
@@ -272,7 +273,8 @@ def test_heatmaps(evaluated, tiny_data):
         ("run.json", "{", r"run.json cannot be read \(.*\): train this method"),
         ("run.json", '{"data": {}}', r"was trained on other data than the prepared data are now: train"),
         ("weights.safetensors", None, r"weights.safetensors is missing: train"),
-        ("weights.safetensors", "?", r"weights.safetensors does not hold this method's weights \(.*\): train"),
+        ("weights.safetensors", "?", r"weights.safetensors is damaged, or belongs to something else: delete"),
+        ("history.csv", "?", r"history.csv is damaged"),
     ],
 )
 def test_missing_or_damaged_runs(evaluated, tiny_config, tiny_data, tmp_path, name, content, message):
@@ -285,3 +287,26 @@ def test_missing_or_damaged_runs(evaluated, tiny_config, tiny_data, tmp_path, na
     with pytest.raises(BenchError, match=message):
         evaluation.evaluate(runs.Job(tiny_config, "tiny", "resnet", 0, tiny_data), tmp_path)
     assert not (tmp_path / "metrics.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("row", "seed", "names", "message"),
+    [
+        ("resnet", 1, ["weights.safetensors"], "weights.safetensors is damaged, or belongs to something else"),
+        ("resnet", 1, ["weights.safetensors", "run.json"], "was trained with another seed"),
+        ("stochastic_isnet", 0, ["weights.safetensors", "run.json"], "was trained with another row"),
+    ],
+)
+def test_files_of_another_run_are_refused(evaluated, tiny_config, tiny_data, tmp_path, row, seed, names, message):
+    training.train(runs.Job(tiny_config, "tiny", row, seed, tiny_data), tmp_path / "other", None)
+    shutil.copytree(evaluated, tmp_path / "run")
+    for name in names:
+        shutil.copy(tmp_path / "other" / name, tmp_path / "run" / name)
+    with pytest.raises(BenchError, match=message):
+        evaluation.evaluate(runs.Job(tiny_config, "tiny", "resnet", 0, tiny_data), tmp_path / "run")
+
+
+def test_metrics_name_what_they_are_of(evaluated):
+    files = json.loads((evaluated / "metrics.json").read_text())["files"]
+    names = {"weights.safetensors", "history.csv", "predictions.parquet", "heatmaps.npz"}
+    assert files == {name: hashlib.sha256((evaluated / name).read_bytes()).hexdigest() for name in names}

@@ -2,6 +2,7 @@
 
 import copy
 import csv
+import errno
 import json
 import logging
 import math
@@ -173,6 +174,53 @@ def test_useless_checkpoint_is_not_resumed(
     weights = run(tiny_config, tiny_data, tmp_path)
     assert "training starts anew" in caplog.text
     assert same(weights, load_file(finished["resnet"] / "weights.safetensors"))
+
+
+def test_two_trainers_do_not_share_a_folder(tiny_config, tiny_data, tmp_path, monkeypatch):
+    write, refused = training.write, []
+
+    def meanwhile(*given):
+        with pytest.raises(BenchError, match=r"works in .*: wait until it has ended") as caught:
+            run(tiny_config, tiny_data, tmp_path, seed=1)
+        refused.append(caught)
+        write(*given)
+
+    monkeypatch.setattr(training, "write", meanwhile)
+    run(tiny_config, tiny_data, tmp_path)
+    assert len(refused) == 1
+    assert json.loads((tmp_path / "run.json").read_text())["seed"] == 0
+
+
+@pytest.mark.parametrize("name", ["best.ckpt", "last.ckpt"])
+def test_a_checkpoint_of_another_training_is_not_taken(few, tmp_path, name):
+    fit(Slope(), few, tmp_path / "it")
+    state = torch.load(tmp_path / "it" / name, weights_only=True)
+    torch.save({**state, "identity": "another"}, tmp_path / "it" / name)
+    again = Slope()
+    fit(again, few, tmp_path / "it")
+    plain = Slope()
+    fit(plain, few, tmp_path / "plain")
+    assert again.p.item() == plain.p.item()
+
+
+def test_a_best_epoch_that_another_process_wrote_is_an_error(few, tmp_path, monkeypatch):
+    class Crossed(Slope):
+        def training_loss(self, images, masks, labels):
+            if self.p < -0.1:
+                torch.save({"identity": "another", "state_dict": {}}, tmp_path / "best.ckpt")
+            return super().training_loss(images, masks, labels)
+
+    with pytest.raises(BenchError, match=r"best\.ckpt is damaged or of another training; delete"):
+        fit(Crossed(val=lambda p: p**2), few, tmp_path)
+
+
+def test_a_full_disk_is_a_sentence(few, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(fitting.ModelCheckpoint, "_save_checkpoint", full)
+    with pytest.raises(BenchError, match=r"it: no checkpoint can be written \(.*No space left.*\): free the space"):
+        fit(Slope(), few, tmp_path)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
