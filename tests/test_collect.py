@@ -218,7 +218,8 @@ def test_files_that_are_not_those_of_the_record_are_refused(bench, name):
 
 
 def test_a_record_of_another_run_is_refused(bench):
-    bench.change("resnet", 1, "run.json", row="resnet", seed=2)
+    path = bench.run("resnet", 1) / "run.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "row": "resnet", "seed": 2}))
     with pytest.raises(BenchError, match=r"seed1.run\.json belongs to seed 2: delete .*seed1, and run the workflow"):
         bench.collect()
 

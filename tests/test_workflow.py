@@ -185,6 +185,42 @@ def test_second_call_does_nothing_and_a_change_runs_only_what_it_touches(workpla
 
 
 @pytest.mark.slow
+def test_what_is_missing_is_made_again(workplace):
+    def few(config):
+        del config["timing"], config["studies"]
+        config["experiments"]["mnist"]["methods"] = {"resnet": {}, "ham": {}}
+
+    edit(workplace, few)
+    smoke = ["--configfile", "config/smoke.yaml"]
+    assert snakemake(workplace, *smoke).returncode == 0
+    calls(workplace)
+
+    shutil.rmtree(workplace / "results/smoke/mnist/ham")
+    assert snakemake(workplace, *smoke).returncode == 0
+    again = {"train ham 0": 1, "evaluate ham 0": 1, "collect": 1, "tables": 1, "figures": 3}
+    assert calls(workplace) == again
+
+    shutil.rmtree(workplace / "results/smoke/collected")
+    assert snakemake(workplace, *smoke).returncode == 0
+    assert calls(workplace) == {"collect": 1, "tables": 1, "figures": 3}
+
+    # A forced run that was interrupted leaves tables of before, and no run: so does one that fails.
+    forced = snakemake(workplace, *smoke, "--forcerun", "train", PRETEND_TO_FAIL="train")
+    assert forced.returncode != 0
+    calls(workplace)
+    assert snakemake(workplace, *smoke).returncode == 0
+    assert calls(workplace) == {**again, "train resnet 0": 1, "evaluate resnet 0": 1}
+    assert "Nothing to be done" in snakemake(workplace, *smoke).stdout
+
+    # Weights that were damaged are an error each time, not only the first.
+    (workplace / "results/smoke/mnist/ham/seed0/weights.safetensors").write_text("damaged")
+    for _ in range(2):
+        run = snakemake(workplace, *smoke, PRETEND_TO_FAIL="evaluate")
+        assert run.returncode != 0
+        assert calls(workplace) == {"evaluate ham 0": 1}
+
+
+@pytest.mark.slow
 def test_tuning_trains_every_candidate_and_tests_none(workplace):
     run = snakemake(workplace, "tuning", "--configfile", "config/smoke.yaml")
     assert run.returncode == 0, run.stdout
