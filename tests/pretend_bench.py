@@ -71,6 +71,8 @@ def figure(place, name):
 
 
 args = cli.parser().parse_args()
+if args.verb == "catalog":
+    sys.exit(cli.main())
 with Path("calls.txt").open("a") as calls:
     about = [getattr(args, name, None) for name in ("row", "seed")]
     calls.write(" ".join([args.verb, *(str(word) for word in about if word is not None)]) + "\n")

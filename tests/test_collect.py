@@ -224,6 +224,14 @@ def test_a_record_of_another_run_is_refused(bench):
         bench.collect()
 
 
+def test_a_run_of_other_code_is_refused(bench):
+    bench.change("resnet", 1, "run.json", source=bench.config.catalog.methods["resnet"].code)
+    bench.collect()
+    bench.change("resnet", 1, "run.json", source="0123")
+    with pytest.raises(BenchError, match=r"seed1 was trained with other code of its method than there is now: delete"):
+        bench.collect()
+
+
 def test_metrics_of_weights_that_were_trained_again_are_refused(bench):
     folder = _sealed(bench)
     (folder / "weights.safetensors").write_bytes(b"newer weights")

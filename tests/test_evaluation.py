@@ -270,6 +270,7 @@ def test_heatmaps(evaluated, tiny_data):
     ("name", "content", "message"),
     [
         ("run.json", None, r"run.json is missing: train this method with this seed again"),
+        ("run.json", '{"source": "0"}', r"was trained with other code of its method than there is now: train"),
         ("run.json", "{", r"run.json cannot be read \(.*\): train this method"),
         ("run.json", '{"data": {}}', r"was trained on other data than the prepared data are now: train"),
         ("weights.safetensors", None, r"weights.safetensors is missing: train"),

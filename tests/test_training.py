@@ -95,6 +95,7 @@ def test_files_of_a_run(finished, tiny_config, tiny_data, method):
     assert (record["experiment"], record["row"], record["method"], record["seed"]) == ("tiny", method, method, 0)
     assert record["config"] == json.loads(tiny_config.part("train", "tiny", method))
     assert record["data"] == datasets.info(tiny_data)
+    assert record["source"] == tiny_config.source("tiny", method)
     assert record["range"] is None
     assert record["epochs"] == 3
     assert 0 < record["train_seconds"] <= record["seconds"]
@@ -193,13 +194,13 @@ def test_two_trainers_do_not_share_a_folder(tiny_config, tiny_data, tmp_path, mo
 
 @pytest.mark.parametrize("name", ["best.ckpt", "last.ckpt"])
 def test_a_checkpoint_of_another_training_is_not_taken(few, tmp_path, name):
-    fit(Slope(), few, tmp_path / "it")
+    fit(Slope(), few, tmp_path / "it", epoch="total")
     state = torch.load(tmp_path / "it" / name, weights_only=True)
     torch.save({**state, "identity": "another"}, tmp_path / "it" / name)
     again = Slope()
-    fit(again, few, tmp_path / "it")
+    fit(again, few, tmp_path / "it", epoch="total")
     plain = Slope()
-    fit(plain, few, tmp_path / "plain")
+    fit(plain, few, tmp_path / "plain", epoch="total")
     assert again.p.item() == plain.p.item()
 
 
@@ -211,7 +212,7 @@ def test_a_best_epoch_that_another_process_wrote_is_an_error(few, tmp_path, monk
             return super().training_loss(images, masks, labels)
 
     with pytest.raises(BenchError, match=r"best\.ckpt is damaged or of another training; delete"):
-        fit(Crossed(val=lambda p: p**2), few, tmp_path)
+        fit(Crossed(val=lambda p: p**2), few, tmp_path, epoch="total")
 
 
 def test_a_full_disk_is_a_sentence(few, tmp_path, monkeypatch):
@@ -399,6 +400,9 @@ def test_provenance_in_a_clone(monkeypatch, tmp_path):
     clean = provenance.git()
     assert len(clean["git_commit"]) == 40
     assert clean["git_dirty"] is False
+    (tmp_path / "method.py").touch()
+    assert provenance.git() == {**clean, "git_dirty": True}
+    (tmp_path / "method.py").unlink()
     (tmp_path / "file").write_text("2")
     assert provenance.git() == {**clean, "git_dirty": True}
 

@@ -90,6 +90,13 @@ def edit(workplace, change):
     file.write_text(yaml.safe_dump(config, sort_keys=False))
 
 
+def few(config):
+    """Leave one experiment with two methods."""
+    for key in set(config) - {"seeds", "device", "results", "experiments"}:
+        del config[key]
+    config["experiments"]["mnist"]["methods"] = {"resnet": {}, "ham": {}}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["config", "smoke", "paper"])
 def test_dry_run_plans_every_rule(workplace, name):
@@ -186,10 +193,6 @@ def test_second_call_does_nothing_and_a_change_runs_only_what_it_touches(workpla
 
 @pytest.mark.slow
 def test_what_is_missing_is_made_again(workplace):
-    def few(config):
-        del config["timing"], config["studies"]
-        config["experiments"]["mnist"]["methods"] = {"resnet": {}, "ham": {}}
-
     edit(workplace, few)
     smoke = ["--configfile", "config/smoke.yaml"]
     assert snakemake(workplace, *smoke).returncode == 0
@@ -218,6 +221,27 @@ def test_what_is_missing_is_made_again(workplace):
         run = snakemake(workplace, *smoke, PRETEND_TO_FAIL="evaluate")
         assert run.returncode != 0
         assert calls(workplace) == {"evaluate ham 0": 1}
+
+
+@pytest.mark.slow
+def test_a_change_of_a_methods_code_trains_it_again_and_no_other(workplace):
+    edit(workplace, few)
+    project = workplace / "project"
+    for folder in ("isnet", "baselines", "isnet_bench", "workflow", "profiles"):
+        shutil.copytree(ROOT / folder, project / folder)
+    shutil.copy(ROOT / "Snakefile", project)
+    smoke = ["--configfile", "config/smoke.yaml", "--snakefile", project / "Snakefile"]
+    place = {"PYTHONPATH": str(project), "REAL_BENCH": str(project / "isnet_bench")}
+    assert snakemake(workplace, *smoke, **place).returncode == 0
+    calls(workplace)
+
+    method = project / "baselines" / "ham.py"
+    code = method.read_text(encoding="utf-8")
+    method.write_text(f"{code}\n# A remark.\n", encoding="utf-8")
+    assert "Nothing to be done" in snakemake(workplace, *smoke, **place).stdout
+    method.write_text(f"{code}\nCHANGED = True\n", encoding="utf-8")
+    assert snakemake(workplace, *smoke, **place).returncode == 0
+    assert calls(workplace) == {"train ham 0": 1, "evaluate ham 0": 1, "collect": 1, "tables": 1, "figures": 3}
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from isnet_bench.io import code
 from isnet_bench.io.errors import BenchError
 
 FILE = Path(__file__).with_name("catalog.json")
@@ -45,6 +46,8 @@ class Card:
     measured, fields : tuple of str
         Hyper-parameters that are measured where they are "auto", and those that the explanation depends on whose
         relevance is measured then.
+    source : tuple of str
+        The Python files that its results come from, relative to the folder of the packages.
     """
 
     name: str
@@ -54,6 +57,12 @@ class Card:
     oracle: bool = False
     measured: tuple[str, ...] = ()
     fields: tuple[str, ...] = ()
+    source: tuple[str, ...] = ()
+
+    @property
+    def code(self) -> str:
+        """Digest of the code that its results come from, of what those files import, too."""
+        return code.digest(self.source)
 
     def value(self, params: Mapping[str, Any], name: str) -> Any:
         """Return a hyper-parameter, given those that differ from the defaults."""

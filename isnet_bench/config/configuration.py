@@ -31,6 +31,8 @@ from isnet_bench.io.errors import BenchError, pick, unknown
 
 CLASSIFIER = "range_classifier"
 """Id of the row that is trained to measure relevance ranges."""
+PLAIN = "resnet"
+"""The method that it trains: the backbone as it is."""
 _CLASSIFIER_EPOCHS = 4
 _LOOKS = ("label", "color", "marker")
 
@@ -116,6 +118,10 @@ class Config(Model):
         """What is known of methods and data sets, plug-ins included."""
         return catalog.read(self.plugins)
 
+    def source(self, experiment: str, row: str) -> str:
+        """Return the digest of the code of the method that a row trains."""
+        return self.catalog.methods[self.row(experiment, row).method].code
+
     def range_id(self, experiment: str, row: str) -> str | None:
         """Return the id of the relevance range (C1, C2) that a row is trained with; None where it needs none.
 
@@ -182,7 +188,7 @@ class Config(Model):
         if row is None:
             training = self.experiment(experiment).training
             epochs = min(_CLASSIFIER_EPOCHS, training.epochs) if training else _CLASSIFIER_EPOCHS
-            return CLASSIFIER, {"method": "resnet", "training": {"epochs": epochs}}
+            return CLASSIFIER, {"method": PLAIN, "training": {"epochs": epochs}}
         found = self.row(experiment, row)
         if verb == "range":
             fields = self.catalog.methods[found.method].fields

@@ -15,7 +15,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
 from isnet_bench import layout as places
-from isnet_bench.config import CLASSIFIER, Config, Row
+from isnet_bench.config import CLASSIFIER, PLAIN, Config, Row
 from isnet_bench.io.errors import BenchError
 from isnet_bench.io.files import reading, verify
 from isnet_bench.layout import Layout
@@ -164,7 +164,7 @@ def collect(cfg: Config, name: str, root: Path, out: Path) -> None:
     if not runs:
         raise BenchError(f"experiment {name} has no methods to report on; name some in the configuration")
     for run in runs:
-        _check(run, runs[0])
+        _check(run, runs[0], cfg.catalog.methods[run.settings.method].code)
     trained = [*runs, *_classifiers(runs, layout)]
     mediated = [run for run in runs if (run.folder / places.MEDIATION).is_file()]
     ranges = [run.record["range"] for run in runs if run.record["range"]]
@@ -187,7 +187,7 @@ def collect(cfg: Config, name: str, root: Path, out: Path) -> None:
 
 def _classifiers(runs: Collection[_Run], layout: Layout) -> Iterator[_Run]:
     """Return the ordinary classifiers whose heatmaps gave the relevance ranges of these runs."""
-    plain = Row(id=CLASSIFIER, method="resnet", label=CLASSIFIER, params={})
+    plain = Row(id=CLASSIFIER, method=PLAIN, label=CLASSIFIER, params={})
     for experiment, seed in dict.fromkeys((run.experiment, run.seed) for run in runs):
         folder = layout.range_classifier(experiment, seed)
         if (folder / places.RECORD).is_file():
@@ -206,11 +206,13 @@ def other_settings(row: Row, record: Mapping[str, Any], tested: bool = True) -> 
     return None
 
 
-def _check(run: _Run, first: _Run) -> None:
-    """Runs must have the settings of the configuration, and the data and test sets of the first one."""
+def _check(run: _Run, first: _Run, code: str) -> None:
+    """Runs must have the settings of the configuration, their method's code, and the first one's data and test sets."""
     kind = other_settings(run.settings, run.record, run.tested)
     if kind:
         raise BenchError(f"{run.folder} was trained with another {kind} than is configured; {run.again('train')}")
+    if run.record.get("source", code) != code:
+        raise BenchError(f"{run.folder} was trained with other code of its method than there is now: {run.anew}")
     here, there = (
         {"data": one.record["data"]["title"], "stand_in": one.record["data"]["stand_in"], "test sets": one.sets}
         for one in (run, first)

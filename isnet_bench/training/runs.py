@@ -27,6 +27,10 @@ from isnet_bench.layout import RECORD, WEIGHTS
 from isnet_bench.training.mask_subset import keep_masks
 
 _REMEDY = "train this method with this seed again"
+_OTHER = {
+    "data": "on other data than the prepared data are now",
+    "source": "with other code of its method than there is now",
+}
 _ANEW = "delete this folder, then train this method with this seed again"
 
 
@@ -83,6 +87,7 @@ class Job:
             "hyperparameters": dataclasses.asdict(self.hyperparameters),
             "training": self.entry.training.model_dump(),
             "data": self.info,
+            "source": self.config.catalog.methods[self.entry.method].code,
         }
         return json.loads(json.dumps(told))
 
@@ -113,8 +118,7 @@ def trained(job: Job, run: Path) -> tuple[nn.Module, dict[str, Any]]:
     record = read_json(run / RECORD, _REMEDY)
     for key, value in job.identity.items():
         if record.get(key, value) != value:
-            other = "on other data than the prepared data are now" if key == "data" else f"with another {key}"
-            raise BenchError(f"{run} was trained {other}: {_REMEDY}")
+            raise BenchError(f"{run} was trained {_OTHER.get(key, f'with another {key}')}: {_REMEDY}")
     verify(run, record.get("files", {}), _ANEW)
     network = job.method.trained(job.build(record["range"]))
     path = run / WEIGHTS
