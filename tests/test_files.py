@@ -38,6 +38,7 @@ def test_a_lock_keeps_others_out_and_ends_with_its_process(tmp_path):
 def test_an_error_inside_ends_the_lock_and_is_not_changed(tmp_path):
     with pytest.raises(PermissionError), files.locked(tmp_path / "new"):
         raise PermissionError("of what is done there")
+    assert not (tmp_path / "new").exists()
     with files.locked(tmp_path / "new"):
         pass
     (tmp_path / "file").touch()

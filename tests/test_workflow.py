@@ -245,6 +245,23 @@ def test_a_change_of_a_methods_code_trains_it_again_and_no_other(workplace):
 
 
 @pytest.mark.slow
+def test_other_data_are_noticed_and_a_download_is_not_taken_for_other_data(workplace):
+    edit(workplace, few)
+    smoke, digits = ["--configfile", "config/smoke.yaml"], workplace / "data" / "MNIST" / "raw" / "digits"
+    download = {"PRETEND_TO_DOWNLOAD": str(digits)}
+    assert snakemake(workplace, *smoke, **download, ISNET_BENCH_DATA="data").returncode == 0
+    first = calls(workplace)
+    assert "Nothing to be done" in snakemake(workplace, *smoke, ISNET_BENCH_DATA="data").stdout
+
+    digits.write_text("of another day")
+    assert snakemake(workplace, *smoke, ISNET_BENCH_DATA="data").returncode == 0
+    assert calls(workplace) == first
+    assert snakemake(workplace, *smoke, ISNET_BENCH_DATA="elsewhere").returncode == 0
+    assert calls(workplace) == first
+    assert "Nothing to be done" in snakemake(workplace, *smoke, ISNET_BENCH_DATA="elsewhere").stdout
+
+
+@pytest.mark.slow
 def test_tuning_trains_every_candidate_and_tests_none(workplace):
     run = snakemake(workplace, "tuning", "--configfile", "config/smoke.yaml")
     assert run.returncode == 0, run.stdout

@@ -28,6 +28,7 @@ from isnet_bench.config.models import (
 )
 from isnet_bench.config.segment import Segment
 from isnet_bench.io.errors import BenchError, pick, unknown
+from isnet_bench.layout import MADE_OF
 
 CLASSIFIER = "range_classifier"
 """Id of the row that is trained to measure relevance ranges."""
@@ -121,6 +122,23 @@ class Config(Model):
     def source(self, experiment: str, row: str) -> str:
         """Return the digest of the code of the method that a row trains."""
         return self.catalog.methods[self.row(experiment, row).method].code
+
+    def files(self, experiment: str) -> str:
+        """Return the digest of the files that an experiment's data are made of."""
+        asked = self.experiment(experiment).data
+        return self.catalog.data[asked.name].files(asked.settings)
+
+    def planned_files(self, experiment: str, info: Path) -> str:
+        """Return the same as it was before the data were made of which `info` tells, if they are made of these files.
+
+        It is another one, since preparing data may download some.
+        """
+        found = self.files(experiment)
+        try:
+            made_of = json.loads(info.read_text(encoding="utf-8"))[MADE_OF]
+        except (OSError, ValueError, LookupError):
+            return found
+        return made_of["planned"] if made_of.get("files") == found else found
 
     def range_id(self, experiment: str, row: str) -> str | None:
         """Return the id of the relevance range (C1, C2) that a row is trained with; None where it needs none.

@@ -98,7 +98,7 @@ def locked(folder: Path) -> Iterator[None]:
     The lock ends with its process, however that ends. Raises BenchError if another process holds it, or if the folder
     cannot be made or written to.
     """
-    path = folder / _LOCK
+    path, new = folder / _LOCK, not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = _held(path)
@@ -112,6 +112,8 @@ def locked(folder: Path) -> Iterator[None]:
     finally:
         path.unlink(missing_ok=True)
         file.close()
+        if new and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def _held(path: Path) -> IO[str]:

@@ -25,14 +25,13 @@ def cards(plugins: tuple[str, ...] = (), built_in: bool = False) -> dict[str, An
     Those of the files `plugins` are among them; with `built_in`, neither they nor those of installed packages.
     """
     rows, sets = methods.known(plugins), data.known(plugins)
-    kinds = {name: (kind.settings, [sets.sources[name].path]) for name, kind in sets.things.items()}
 
     def kept(found: Any) -> list[str]:
         return [name for name in found.things if found.sources[name].built_in or not built_in]
 
     return {
         "methods": [_method(rows.things[name], rows.sources[name]) for name in sorted(kept(rows))],
-        "data": [_card(*kinds[name], name=name) for name in sorted(kept(sets))],
+        "data": [_data(sets.things[name], sets.sources[name]) for name in sorted(kept(sets))],
         "broken": {**rows.broken, **sets.broken},
     }
 
@@ -64,6 +63,10 @@ def _method(method: Method, source: Source) -> dict[str, Any]:
         measured=list(needed.measured),
         fields=list(needed.fields),
     )
+
+
+def _data(kind: data.Kind, source: Source) -> dict[str, Any]:
+    return _card(kind.settings, [source.path], name=kind.name, reads=list(kind.reads))
 
 
 def _card(kind: type, files: list[Path], **told: Any) -> dict[str, Any]:

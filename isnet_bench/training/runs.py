@@ -79,6 +79,7 @@ class Job:
     @property
     def identity(self) -> dict[str, Any]:
         """What a run's record must say for the run to be this one, as JSON has it."""
+        masks = self.config.experiment(self.experiment).data.masks
         told = {
             "experiment": self.experiment,
             "row": self.row,
@@ -87,6 +88,7 @@ class Job:
             "hyperparameters": dataclasses.asdict(self.hyperparameters),
             "training": self.entry.training.model_dump(),
             "data": self.info,
+            "masks": masks and masks.model_dump(),
             "source": self.config.catalog.methods[self.entry.method].code,
         }
         return json.loads(json.dumps(told))

@@ -47,10 +47,17 @@ def figure(name):
     return [LAYOUT.figure(name, "png"), LAYOUT.figure(name, "pdf")]
 
 
+def data_files(wildcards):
+    """The digest of the files below the data root that an experiment's data are made of."""
+    return CONFIG.planned_files(wildcards.experiment, LAYOUT.data(wildcards.experiment) / layout.INFO)
+
+
 def predicted_masks(wildcards):
-    """The segmentation's masks, for an experiment whose data have their folder as predicted_masks."""
+    """The masks for an experiment whose data have a folder of predicted_masks: the segmentation's, or those there."""
     asked = CONFIG.experiment(wildcards.experiment).data.settings.get("predicted_masks")
-    return LAYOUT.masks() if CONFIG.segment and asked and Path(asked) == LAYOUT.masks() else []
+    if asked is None or (CONFIG.segment and Path(asked) == LAYOUT.masks()):
+        return LAYOUT.masks() if asked else []
+    return sorted(Path(asked).rglob("*.png"))
 
 
 def segment_outputs():

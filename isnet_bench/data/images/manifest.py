@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import difflib
 import logging
-import os
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path, PurePath
@@ -19,11 +18,6 @@ from isnet_bench.io.errors import BenchError
 log = logging.getLogger(__name__)
 
 _MOST_LOGGED = 20
-
-
-def data_root() -> Path:
-    """Return the folder that holds all data: the environment variable ISNET_BENCH_DATA, else ``data``."""
-    return Path(os.environ.get("ISNET_BENCH_DATA", "data"))
 
 
 def read(path: Path, columns: Sequence[str]) -> pd.DataFrame:

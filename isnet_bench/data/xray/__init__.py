@@ -21,11 +21,13 @@ from isnet_bench.data.images import manifest
 from isnet_bench.data.images import reading as images
 from isnet_bench.data.xray import checks
 from isnet_bench.io.errors import BenchError
+from isnet_bench.io.inputs import data_root
 
 log = logging.getLogger(__name__)
 
 # Published under CC BY 4.0. Terms of the others forbid it, or are each image's own; of your own images, only you know.
 PUBLISHABLE = frozenset({"covid_cxnet"})
+READS = ("{manifest}",)
 
 _SMALLEST = 32
 _LOGGED_EVERY = 1000
@@ -117,7 +119,7 @@ def make(settings: Settings) -> DataSet:
     with marks as in training, "ood" without marks, "deceiving" with the mark of another class. Raises BenchError if
     anything in the manifest is wrong (all problems are logged), or if there is none and nothing may stand in.
     """
-    root = manifest.data_root()
+    root = data_root()
     path = root / settings.manifest
     if not path.is_file():
         return _stand_in(settings, path, root)
