@@ -23,6 +23,7 @@ import torch
 
 from isnet_bench.config import Config, fill
 from isnet_bench.config.catalog import GROUPS
+from isnet_bench.data import contract
 from isnet_bench.data.base import Arrays, DataSet, Split, has_mask
 from isnet_bench.io import plugins as sources
 from isnet_bench.io.errors import BenchError
@@ -72,13 +73,15 @@ def prepare(experiment: str, config: Config, out: Path, planned: str = "") -> No
     """Make an experiment's data: for each split an ``.npz`` and for some data a ``.csv``, reports, and ``data.json``.
 
     `planned` is the digest that the files had which they are made of when it was decided to make them.
-    Raises BenchError if the data cannot be found or read, or the settings ask for the impossible.
+    Raises BenchError if the data cannot be found or read, the settings ask for the impossible, or
+    a data set is not what it is bound to be.
     """
     asked = config.experiment(experiment).data
     kind = known(config.plugins)[asked.name]
     settings = fill(kind.settings, asked.settings, f"experiments.{experiment}.data")
     log.info("%s: the data %s are made", experiment, asked.name)
     made = kind.make(settings)
+    contract.check(made, asked.name)
     # Taken now, since making the data may download these files.
     of = {"planned": planned, "files": config.files(experiment)}
     with locked(Path(out)):
