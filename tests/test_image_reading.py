@@ -103,6 +103,15 @@ def test_monochrome1_is_inverted(tmp_path):
     np.testing.assert_allclose(found, windowed(-values.astype(int)), atol=1)
 
 
+def test_an_inverse_presentation_table_is_that_of_monochrome1(tmp_path):
+    values = (RAMP * 10).astype(np.uint16)
+    table = {"PresentationLUTShape": "INVERSE"}
+    found = images.read(dicom(tmp_path / "a.dcm", values, "MONOCHROME1", **table))
+    np.testing.assert_allclose(found, windowed(-values.astype(int)), atol=1)
+    with pytest.raises(BenchError, match="it is MONOCHROME2 with an inverse presentation table, so what is bright in"):
+        images.read(dicom(tmp_path / "b.dcm", values, **table))
+
+
 def test_rescale_slope_and_intercept_are_applied(tmp_path):
     values = (RAMP * 10).astype(np.uint16)
     falling = images.read(dicom(tmp_path / "a.dcm", values, RescaleSlope="-2", RescaleIntercept="100"))

@@ -59,7 +59,7 @@ def test_images_and_masks_are_those_of_the_files(collection):
 def test_lines_in_any_order_spaces_and_blank_lines_do_no_harm(collection):
     expected = make()
     lines = collection.manifest.read_text().splitlines()
-    text = "\ufeff" + " , ".join(["patient", *lines[0].split(",")]) + "\n\n"
+    text = "\ufeff" + " , ".join(["age", *lines[0].split(",")]) + "\n\n"
     text += "\n".join(" , ".join(["7", *line.split(",")]) for line in lines[1:]) + "\n,,,,,\n"
     collection.manifest.write_text(text, encoding="utf-8")
     found = make()

@@ -113,6 +113,8 @@ def _read_dicom(path: Path) -> np.ndarray:
         return np.asarray(Image.fromarray(stored).convert("L"))
     if not kind.startswith("MONOCHROME"):
         raise ValueError(f"its photometric interpretation is {kind}")
+    if kind == "MONOCHROME2" and dataset.get("PresentationLUTShape") == "INVERSE":
+        raise ValueError("it is MONOCHROME2 with an inverse presentation table, so what is bright in it is not certain")
     values = apply_modality_lut(stored, dataset).astype(np.float64)
     image = _window(values, values[~_padding(stored, dataset)])
     return _WHITE - image if kind == "MONOCHROME1" else image

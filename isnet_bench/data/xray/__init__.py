@@ -57,8 +57,8 @@ class Settings:
     ----------
     manifest : str
         The manifest, relative to the data root (environment variable ISNET_BENCH_DATA, else ``data/``). Columns image,
-        label, source, split (train, val, test_iid, test_ood) and mask, which may be empty; paths are relative to its
-        folder.
+        label, source, split (train, val, test_iid, test_ood) and mask, which may be empty; a column patient lets no
+        patient of a source be in two splits. Paths are relative to its folder.
     labels : tuple of str
         The classes, in the order of their numbers.
     image_size : int
@@ -124,15 +124,16 @@ def make(settings: Settings) -> DataSet:
     if not path.is_file():
         return _stand_in(settings, path, root)
     splits = [split for split in checks.SPLITS if split != "test_ood" or settings.marks is None]
-    table = manifest.read(path, checks.COLUMNS)
+    table = manifest.read(path, checks.COLUMNS, checks.OPTIONAL)
     manifest.refuse(checks.rows(table, path, settings.labels, root))
     manifest.refuse(checks.empty_splits(table, path, splits, settings.labels))
     table = table[table["split"].isin(splits)]
+    manifest.refuse(checks.shared_patients(table, path))
     manifest.refuse(_without_masks(table, path, settings))
     seen, dropped = _look_at_all(table, path, settings)
     table = table.loc[list(seen)].join(pd.DataFrame([one.told for one in seen.values()], index=list(seen)))
     manifest.refuse(checks.empty_splits(table, path, splits, settings.labels))
-    manifest.refuse(checks.shared_between_splits(table, path))
+    manifest.refuse(checks.copies(table, path))
     report = checks.report(table, np.stack([one.fingerprint for one in seen.values()]), path, settings.labels)
     for warning in report.warnings:
         log.warning("%s: %s", path, warning)
@@ -216,6 +217,12 @@ def _look(name: str, mask_name: str, path: Path, settings: Settings) -> _Seen | 
     """Read one image and its mask; None if it is to be left out."""
     file = path.parent / mask_name if mask_name else _predicted(name, settings.predicted_masks)
     image, mask = images.read_pair(path.parent / name, file)
+    if min(image.shape) < _SMALLEST:
+        raise BenchError(f"{name} has {image.shape[1]} x {image.shape[0]} pixels, and an X-ray more; delete its line")
+    if image.min() == image.max():
+        raise BenchError(
+            f"{name} shows nothing: all of its pixels have one value; replace the file, or delete its line"
+        )
     small = images.resize_mask(mask, settings.image_size)
     if not small.any():
         if not mask_name and settings.empty_predictions == "drop":

@@ -19,6 +19,7 @@ from PIL import Image
 from isnet_bench.data.images import manifest
 
 COLUMNS = ("image", "label", "source", "split", "mask")
+OPTIONAL = ("patient",)
 SPLITS = ("train", "val", "test_iid", "test_ood")
 
 _HASH_SIDE = 16
@@ -70,6 +71,17 @@ def empty_splits(table: pd.DataFrame, path: Path, splits: Sequence[str], labels:
             yield f"{path} has no training image of {label!r}; add some, or take it out of the configuration's labels"
 
 
+def shared_patients(table: pd.DataFrame, path: Path) -> Iterator[str]:
+    """Find patients of a source whose images are in several splits, which is a problem; an empty cell says nothing."""
+    for (source, patient), images in table[table["patient"] != ""].groupby(["source", "patient"], sort=False):
+        first = images.iloc[0]
+        for line, other in images[images["split"] != first["split"]].iloc[:1].iterrows():
+            yield (
+                f"{path}, lines {images.index[0]} and {line}: patient {patient} of {source} is in {first['split']} and "
+                f"in {other['split']}; keep all images of a patient in one split"
+            )
+
+
 def digest(image: np.ndarray) -> str:
     """Return a text that no two different images, uint8 (H, W), share."""
     return sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()
@@ -81,10 +93,10 @@ def fingerprint(image: np.ndarray) -> np.ndarray:
     return np.packbits(bits).view(np.uint64)
 
 
-def shared_between_splits(seen: pd.DataFrame, path: Path) -> Iterator[str]:
-    """Find images that are in two splits, pixel for pixel: problems.
+def copies(seen: pd.DataFrame, path: Path) -> Iterator[str]:
+    """Find images that are in two splits, or have two labels, pixel for pixel: problems.
 
-    The table has one row for each image, with the columns image, split and digest, by the line in the manifest.
+    The table has one row for each image, with the columns image, label, split and digest, by the line in the manifest.
     """
     for same in _same_images(seen):
         first = same.iloc[0]
@@ -92,6 +104,11 @@ def shared_between_splits(seen: pd.DataFrame, path: Path) -> Iterator[str]:
             yield (
                 f"{path}, lines {same.index[0]} and {line}: {first['image']} ({first['split']}) and {other['image']} "
                 f"({other['split']}) are the same image; keep it in one split"
+            )
+        for line, other in same[(same["split"] == first["split"]) & (same["label"] != first["label"])].iterrows():
+            yield (
+                f"{path}, lines {same.index[0]} and {line}: {first['image']} ({first['label']}) and {other['image']} "
+                f"({other['label']}) are the same image with different labels; keep the right one"
             )
 
 
@@ -209,9 +226,8 @@ def _of_masks(seen: pd.DataFrame) -> Iterator[str]:
 
 def _of_copies(seen: pd.DataFrame, fingerprints: np.ndarray) -> Iterator[str]:
     for same in _same_images(seen):
-        different = ", with different labels" if same["label"].nunique() > 1 else ""
         named = " and ".join(f"{row.image} ({row.label})" for row in same.itertuples())
-        yield f"{named} are the same image in {same['split'].iloc[0]}{different}"
+        yield f"{named} are the same image in {same['split'].iloc[0]}"
     pairs = []
     for one, other in combinations(SPLITS, 2):
         first, second = (np.flatnonzero(seen["split"] == split) for split in (one, other))
