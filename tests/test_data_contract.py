@@ -76,7 +76,7 @@ def test_a_sound_data_set_is_made(tmp_path):
         ("masks 0 and 255, a corner set", r"masks of train must be 0 or 1, or 255 everywhere .*; they have \[255\]"),
         ("masks without channel", r"masks of train must be uint8 \(N, 1, H, W\), .* not uint8 \(6, 8, 8\)"),
         ("boolean masks", r"masks of train must be uint8 .* not bool"),
-        ("full masks", "no mask of train has a background"),
+        ("full masks", "100% of the masks of train have no background"),
         ("int32 labels", r"labels of train must be int64 \(N,\), not int32 \(6,\)"),
         ("name of a set", "a test set cannot have the name 'my test set': it must be letters, digits"),
         ("a tuple", r"its splits are \['train'\], and should be \['iid', 'train', 'val'\]"),

@@ -21,7 +21,7 @@ def seen(rows):
     table["digest"] = [digest or f"unique {index}" for index, digest in enumerate(table["digest"])]
     table["image"] = [f"{index}.png" for index in table.index]
     table.index += 2
-    return table.assign(width=30, height=20)
+    return table.assign(width=30, height=20, rim=0.0)
 
 
 def report(rows, fingerprints=None):

@@ -88,7 +88,7 @@ BAD = {
     ),
     "black X-ray": (
         lambda c: save(np.zeros((40, 48), np.uint8), c.folder / "train/0.png"),
-        r"line 2: train/0\.png shows nothing: all its pixels have one value; replace it, or delete its line",
+        r"line 2: train/0\.png shows nothing: all of its pixels have one value; replace the file, or delete",
     ),
     "one pixel": (
         lambda c: [save(np.ones((1, 1), np.uint8), c.folder / place / "train/0.png") for place in ("", "masks")],

@@ -27,6 +27,7 @@ _HASH_SIDE = 16
 _NEAR = 12
 _CHUNK = 1024
 _MOST_LISTED = 20
+_FULL, _NEARLY_ALL = 0.99, 0.9
 _PLAUSIBLE_AREA = (0.05, 0.7)
 _FEW = 20
 
@@ -112,11 +113,30 @@ def copies(seen: pd.DataFrame, path: Path) -> Iterator[str]:
             )
 
 
+def full_masks(seen: pd.DataFrame, path: Path) -> Iterator[str]:
+    """Tell of masks of which most are foreground throughout: a problem. The table needs the columns image and area."""
+    full = seen["image"][seen["area"] >= _FULL]
+    if len(full) > len(seen) / 2:
+        yield (
+            f"{path}: the masks of {len(full)} of {len(seen)} images, such as {full.iloc[0]}, are foreground "
+            "throughout; let mask_values name the values of the foreground, or correct them"
+        )
+
+
+def doubtful_masks(seen: pd.DataFrame) -> str:
+    """Return why the masks may be another thing than the foreground, empty if they are plausible as a whole.
+
+    The table needs the columns area and rim: the shares of the frame and of its outermost pixels that are foreground.
+    """
+    share = ((seen["rim"] > 0.5) | (seen["area"] > _NEARLY_ALL)).mean()
+    return f"foreground covers the rim, or nearly all, of {share:.0%} of the images" if share > 0.5 else ""
+
+
 def report(seen: pd.DataFrame, fingerprints: np.ndarray, path: Path, labels: Sequence[str]) -> Report:
     """Sum up images that have no problem, with their fingerprints, uint64 (N, 4).
 
     The table has one row for each image, by the line in the manifest, with the columns image, label, source, split,
-    mask_origin (given or predicted), width and height (pixels), area (foreground, as a share) and digest.
+    mask_origin (given or predicted), width and height (pixels), area and rim (see `doubtful_masks`) and digest.
     """
     warnings = [
         *_of_training_sources(seen),
@@ -217,6 +237,9 @@ def _of_masks(seen: pd.DataFrame) -> Iterator[str]:
     if given.max() - given.min() >= 0.1:
         shares = ", ".join(f"{label} {share:.0%}" for label, share in given.items())
         yield f"in train, the share of given instead of predicted masks differs between classes: {shares}"
+    doubt = doubtful_masks(seen)
+    if doubt:
+        yield f"{doubt}: the masks may be inverted, or of something else"
     low, high = _PLAUSIBLE_AREA
     odd = seen[(seen["area"] < low) | (seen["area"] > high)]
     if len(odd):
