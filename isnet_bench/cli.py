@@ -69,7 +69,7 @@ def _manifest(args: argparse.Namespace, config: Config, layout: Layout) -> None:
 def _prepare(args: argparse.Namespace, config: Config, layout: Layout) -> None:
     from isnet_bench import data
 
-    data.prepare(args.experiment, config, args.out or layout.data(args.experiment))
+    data.prepare(args.experiment, config, args.out or layout.data(args.experiment), args.files)
 
 
 def _segment(args: argparse.Namespace, config: Config, layout: Layout) -> None:
@@ -234,6 +234,7 @@ def parser() -> argparse.ArgumentParser:
 def _add_runs(verbs: Any) -> None:
     verb = _verb(verbs, "prepare", _prepare, "make the images and masks of an experiment", "experiment")
     verb.add_argument("--out", type=Path, help="folder (default: RESULTS/data/EXPERIMENT)")
+    verb.add_argument("--files", default="", help="digest of the files below the data root, from the workflow")
 
     verb = _verb(verbs, "segment", _segment, "train a U-Net on given lung masks, and predict those that are missing")
     verb.add_argument("--out", type=Path, help="folder (default: RESULTS/segment)")

@@ -10,6 +10,8 @@ from pathlib import Path
 
 INFO = "data.json"
 """What says what prepared data are; written last."""
+MADE_OF = "made_of"
+"""Its key for the digests of the files that they are made of."""
 WEIGHTS, HISTORY, RECORD = "weights.safetensors", "history.csv", "run.json"
 """What a training writes."""
 METRICS, PREDICTIONS, HEATMAPS = "metrics.json", "predictions.parquet", "heatmaps.npz"

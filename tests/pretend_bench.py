@@ -3,6 +3,7 @@
 The words are read by the real command line, which refuses an option that it does not know.
 """
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -71,6 +72,8 @@ def figure(place, name):
 
 
 args = cli.parser().parse_args()
+if args.verb == "catalog":
+    sys.exit(cli.main())
 with Path("calls.txt").open("a") as calls:
     about = [getattr(args, name, None) for name in ("row", "seed")]
     calls.write(" ".join([args.verb, *(str(word) for word in about if word is not None)]) + "\n")
@@ -79,5 +82,11 @@ if args.verb == os.environ.get("PRETEND_TO_FAIL"):
 for path in written(args, load(args.config)):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
+if args.verb == "prepare":
+    if download := os.environ.get("PRETEND_TO_DOWNLOAD"):
+        Path(download).parent.mkdir(parents=True, exist_ok=True)
+        Path(download).touch()
+    made_of = {"planned": args.files, "files": load(args.config).files(args.experiment)}
+    (args.out / "data.json").write_text(json.dumps({"made_of": made_of}))
 if args.verb == "segment":
     (args.out / "masks").mkdir(exist_ok=True)

@@ -10,6 +10,7 @@ import reporting_runs
 from reporting_runs import LABELS, SETS, stored_heatmaps
 
 from isnet_bench.io.errors import BenchError
+from isnet_bench.io.files import digests
 from isnet_bench.layout import Layout
 from isnet_bench.reporting import runs, snapshot
 
@@ -194,3 +195,46 @@ def test_a_snapshot_of_several_has_what_each_has(bench):
     }
     snapshot.write(snapshot.concatenate([]), bench.root / "x")
     assert sorted(path.name for path in (bench.root / "x").iterdir()) == ["data.json", "environments.json"]
+
+
+def _sealed(bench):
+    """Give a run the digests that trainings and evaluations write; return its folder."""
+    folder = bench.run("resnet", 1)
+    (folder / "weights.safetensors").write_bytes(b"weights")
+    trained = digests(folder, ["weights.safetensors", "history.csv"])
+    bench.change("resnet", 1, "run.json", files=trained)
+    bench.change("resnet", 1, files=trained | digests(folder, ["predictions.parquet", "heatmaps.npz"]))
+    return folder
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "history.csv", "predictions.parquet", "heatmaps.npz"])
+def test_files_that_are_not_those_of_the_record_are_refused(bench, name):
+    folder = _sealed(bench)
+    bench.collect()
+    other = bench.run("resnet", 2) / name
+    (folder / name).write_bytes(other.read_bytes() + b"\n" if other.is_file() else b"other weights")
+    with pytest.raises(BenchError, match=rf"seed1.{name} is damaged, or belongs to something else"):
+        bench.collect()
+
+
+def test_a_record_of_another_run_is_refused(bench):
+    path = bench.run("resnet", 1) / "run.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "row": "resnet", "seed": 2}))
+    with pytest.raises(BenchError, match=r"seed1.run\.json belongs to seed 2: delete .*seed1, and run the workflow"):
+        bench.collect()
+
+
+def test_a_run_of_other_code_is_refused(bench):
+    bench.change("resnet", 1, "run.json", source=bench.config.catalog.methods["resnet"].code)
+    bench.collect()
+    bench.change("resnet", 1, "run.json", source="0123")
+    with pytest.raises(BenchError, match=r"seed1 was trained with other code of its method than there is now: delete"):
+        bench.collect()
+
+
+def test_metrics_of_weights_that_were_trained_again_are_refused(bench):
+    folder = _sealed(bench)
+    (folder / "weights.safetensors").write_bytes(b"newer weights")
+    bench.change("resnet", 1, "run.json", files=digests(folder, ["weights.safetensors", "history.csv"]))
+    with pytest.raises(BenchError, match=r"seed1.metrics\.json is of other weights; .* evaluate"):
+        bench.collect()

@@ -1,6 +1,7 @@
 """Evaluation: background relevance against an independent implementation, and the files that are written."""
 
 import copy
+import hashlib
 import json
 import logging
 import shutil
@@ -230,6 +231,8 @@ def test_images_without_a_mask_are_classified_and_no_more(tiny_given, tiny_data,
             arrays = dict(stored)
         arrays["masks"][images] = NO_MASK
         np.savez(data / f"{split}.npz", **arrays)
+    told = json.loads((data / "data.json").read_text())
+    (data / "data.json").write_text(json.dumps({**told, "digests": {}}))
     section = {**tiny_given["experiments"]["tiny"], "methods": {"rrr": {}}}
     config = configuration.check({**tiny_given, "experiments": {"tiny": section}}, "the test's configuration")
     job = runs.Job(config, "tiny", "rrr", 0, data)
@@ -269,10 +272,12 @@ def test_heatmaps(evaluated, tiny_data):
     ("name", "content", "message"),
     [
         ("run.json", None, r"run.json is missing: train this method with this seed again"),
+        ("run.json", '{"source": "0"}', r"was trained with other code of its method than there is now: train"),
         ("run.json", "{", r"run.json cannot be read \(.*\): train this method"),
         ("run.json", '{"data": {}}', r"was trained on other data than the prepared data are now: train"),
         ("weights.safetensors", None, r"weights.safetensors is missing: train"),
-        ("weights.safetensors", "?", r"weights.safetensors does not hold this method's weights \(.*\): train"),
+        ("weights.safetensors", "?", r"weights.safetensors is damaged, or belongs to something else: delete"),
+        ("history.csv", "?", r"history.csv is damaged"),
     ],
 )
 def test_missing_or_damaged_runs(evaluated, tiny_config, tiny_data, tmp_path, name, content, message):
@@ -285,3 +290,26 @@ def test_missing_or_damaged_runs(evaluated, tiny_config, tiny_data, tmp_path, na
     with pytest.raises(BenchError, match=message):
         evaluation.evaluate(runs.Job(tiny_config, "tiny", "resnet", 0, tiny_data), tmp_path)
     assert not (tmp_path / "metrics.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("row", "seed", "names", "message"),
+    [
+        ("resnet", 1, ["weights.safetensors"], "weights.safetensors is damaged, or belongs to something else"),
+        ("resnet", 1, ["weights.safetensors", "run.json"], "was trained with another seed"),
+        ("stochastic_isnet", 0, ["weights.safetensors", "run.json"], "was trained with another row"),
+    ],
+)
+def test_files_of_another_run_are_refused(evaluated, tiny_config, tiny_data, tmp_path, row, seed, names, message):
+    training.train(runs.Job(tiny_config, "tiny", row, seed, tiny_data), tmp_path / "other", None)
+    shutil.copytree(evaluated, tmp_path / "run")
+    for name in names:
+        shutil.copy(tmp_path / "other" / name, tmp_path / "run" / name)
+    with pytest.raises(BenchError, match=message):
+        evaluation.evaluate(runs.Job(tiny_config, "tiny", "resnet", 0, tiny_data), tmp_path / "run")
+
+
+def test_metrics_name_what_they_are_of(evaluated):
+    files = json.loads((evaluated / "metrics.json").read_text())["files"]
+    names = {"weights.safetensors", "history.csv", "predictions.parquet", "heatmaps.npz"}
+    assert files == {name: hashlib.sha256((evaluated / name).read_bytes()).hexdigest() for name in names}

@@ -103,6 +103,15 @@ def test_monochrome1_is_inverted(tmp_path):
     np.testing.assert_allclose(found, windowed(-values.astype(int)), atol=1)
 
 
+def test_an_inverse_presentation_table_is_that_of_monochrome1(tmp_path):
+    values = (RAMP * 10).astype(np.uint16)
+    table = {"PresentationLUTShape": "INVERSE"}
+    found = images.read(dicom(tmp_path / "a.dcm", values, "MONOCHROME1", **table))
+    np.testing.assert_allclose(found, windowed(-values.astype(int)), atol=1)
+    with pytest.raises(BenchError, match="it is MONOCHROME2 with an inverse presentation table, so what is bright in"):
+        images.read(dicom(tmp_path / "b.dcm", values, **table))
+
+
 def test_rescale_slope_and_intercept_are_applied(tmp_path):
     values = (RAMP * 10).astype(np.uint16)
     falling = images.read(dicom(tmp_path / "a.dcm", values, RescaleSlope="-2", RescaleIntercept="100"))
@@ -284,3 +293,47 @@ def test_resized_masks_stay_binary_and_keep_their_area():
         assert set(np.unique(found)) == {0, 1}
         assert found.mean() == pytest.approx(mask.mean(), abs=0.03)
     np.testing.assert_array_equal(images.resize_mask(mask[:100, :100], 100), mask[:100, :100])
+
+
+TRIMAP = np.repeat(np.array([[3, 2, 1]], np.uint8), 4, axis=0)
+SHAPE = np.repeat(np.repeat(np.array([[0, 1, 0, 0]], np.uint8), 4, axis=0), 3, axis=1)
+
+
+@pytest.mark.parametrize(
+    ("stored", "sentence"),
+    [
+        # The Oxford pets': 1 is the animal, 2 the background, 3 what lies between.
+        (TRIMAP, "its values are 1, 2, 3, of which none is 0; let mask_values name the values of the foreground"),
+        # Organs as grey values, and two colours of different brightness.
+        (np.repeat(np.array([[0, 60, 120, 240]], np.uint8), 4, axis=0), "between dark and bright, with the value 60"),
+        (np.dstack([255 * SHAPE, 0 * SHAPE, 255 * SHAPE[:, ::-1]]), "between dark and bright, with the value 29"),
+    ],
+)
+def test_masks_that_may_be_read_in_several_ways_are_refused(tmp_path, stored, sentence):
+    path = save(stored, tmp_path / "a.png")
+    with pytest.raises(BenchError, match=rf"a\.png does not tell what is foreground: .*{sentence}"):
+        images.read_mask(path)
+
+
+def test_values_of_the_foreground_may_be_named(tmp_path):
+    path = save(TRIMAP, tmp_path / "a.png")
+    np.testing.assert_array_equal(images.read_mask(path, [1]), TRIMAP == 1)
+    np.testing.assert_array_equal(images.read_mask(path, [1, 3]), TRIMAP != 2)
+    palette = Image.fromarray(TRIMAP, "P")
+    palette.putpalette([0, 0, 0, 255, 255, 255, 90, 90, 90, 1, 1, 1])
+    palette.save(tmp_path / "b.png")
+    np.testing.assert_array_equal(images.read_mask(tmp_path / "b.png", [1]), TRIMAP == 1)
+
+
+def test_a_mask_may_be_in_its_transparency(tmp_path):
+    white = np.full((*SHAPE.shape, 3), 255, np.uint8)
+    opaque = np.full(SHAPE.shape, 255, np.uint8)
+    cases = {
+        "in alpha alone": np.dstack([white, 255 * SHAPE]),
+        "opaque": np.dstack([white * SHAPE[..., None], opaque]),
+        "in both": np.dstack([white * SHAPE[..., None], 255 * SHAPE]),
+    }
+    for name, stored in cases.items():
+        np.testing.assert_array_equal(images.read_mask(save(stored, tmp_path / f"{name}.png")), SHAPE > 0)
+    with pytest.raises(BenchError, match="its transparency and its colours differ"):
+        images.read_mask(save(np.dstack([white * SHAPE[..., None], 255 * SHAPE[:, ::-1]]), tmp_path / "a.png"))

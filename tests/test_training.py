@@ -2,6 +2,7 @@
 
 import copy
 import csv
+import errno
 import json
 import logging
 import math
@@ -94,6 +95,7 @@ def test_files_of_a_run(finished, tiny_config, tiny_data, method):
     assert (record["experiment"], record["row"], record["method"], record["seed"]) == ("tiny", method, method, 0)
     assert record["config"] == json.loads(tiny_config.part("train", "tiny", method))
     assert record["data"] == datasets.info(tiny_data)
+    assert record["source"] == tiny_config.source("tiny", method)
     assert record["range"] is None
     assert record["epochs"] == 3
     assert 0 < record["train_seconds"] <= record["seconds"]
@@ -173,6 +175,53 @@ def test_useless_checkpoint_is_not_resumed(
     weights = run(tiny_config, tiny_data, tmp_path)
     assert "training starts anew" in caplog.text
     assert same(weights, load_file(finished["resnet"] / "weights.safetensors"))
+
+
+def test_two_trainers_do_not_share_a_folder(tiny_config, tiny_data, tmp_path, monkeypatch):
+    write, refused = training.write, []
+
+    def meanwhile(*given):
+        with pytest.raises(BenchError, match=r"works in .*: wait until it has ended") as caught:
+            run(tiny_config, tiny_data, tmp_path, seed=1)
+        refused.append(caught)
+        write(*given)
+
+    monkeypatch.setattr(training, "write", meanwhile)
+    run(tiny_config, tiny_data, tmp_path)
+    assert len(refused) == 1
+    assert json.loads((tmp_path / "run.json").read_text())["seed"] == 0
+
+
+@pytest.mark.parametrize("name", ["best.ckpt", "last.ckpt"])
+def test_a_checkpoint_of_another_training_is_not_taken(few, tmp_path, name):
+    fit(Slope(), few, tmp_path / "it", epoch="total")
+    state = torch.load(tmp_path / "it" / name, weights_only=True)
+    torch.save({**state, "identity": "another"}, tmp_path / "it" / name)
+    again = Slope()
+    fit(again, few, tmp_path / "it", epoch="total")
+    plain = Slope()
+    fit(plain, few, tmp_path / "plain", epoch="total")
+    assert again.p.item() == plain.p.item()
+
+
+def test_a_best_epoch_that_another_process_wrote_is_an_error(few, tmp_path, monkeypatch):
+    class Crossed(Slope):
+        def training_loss(self, images, masks, labels):
+            if self.p < -0.1:
+                torch.save({"identity": "another", "state_dict": {}}, tmp_path / "best.ckpt")
+            return super().training_loss(images, masks, labels)
+
+    with pytest.raises(BenchError, match=r"best\.ckpt is damaged or of another training; delete"):
+        fit(Crossed(val=lambda p: p**2), few, tmp_path, epoch="total")
+
+
+def test_a_full_disk_is_a_sentence(few, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(fitting.ModelCheckpoint, "_save_checkpoint", full)
+    with pytest.raises(BenchError, match=r"it: no checkpoint can be written \(.*No space left.*\): free the space"):
+        fit(Slope(), few, tmp_path)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -351,6 +400,9 @@ def test_provenance_in_a_clone(monkeypatch, tmp_path):
     clean = provenance.git()
     assert len(clean["git_commit"]) == 40
     assert clean["git_dirty"] is False
+    (tmp_path / "method.py").touch()
+    assert provenance.git() == {**clean, "git_dirty": True}
+    (tmp_path / "method.py").unlink()
     (tmp_path / "file").write_text("2")
     assert provenance.git() == {**clean, "git_dirty": True}
 

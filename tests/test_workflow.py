@@ -90,6 +90,13 @@ def edit(workplace, change):
     file.write_text(yaml.safe_dump(config, sort_keys=False))
 
 
+def few(config):
+    """Leave one experiment with two methods."""
+    for key in set(config) - {"seeds", "device", "results", "experiments"}:
+        del config[key]
+    config["experiments"]["mnist"]["methods"] = {"resnet": {}, "ham": {}}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["config", "smoke", "paper"])
 def test_dry_run_plans_every_rule(workplace, name):
@@ -182,6 +189,76 @@ def test_second_call_does_nothing_and_a_change_runs_only_what_it_touches(workpla
     snakemake(workplace, *smoke)
     assert calls(workplace) == {"time": 1, "timing": 1}
     assert (workplace / "results/smoke/figures/training_memory_vs_classes_larger.png").exists()
+
+
+@pytest.mark.slow
+def test_what_is_missing_is_made_again(workplace):
+    edit(workplace, few)
+    smoke = ["--configfile", "config/smoke.yaml"]
+    assert snakemake(workplace, *smoke).returncode == 0
+    calls(workplace)
+
+    shutil.rmtree(workplace / "results/smoke/mnist/ham")
+    assert snakemake(workplace, *smoke).returncode == 0
+    again = {"train ham 0": 1, "evaluate ham 0": 1, "collect": 1, "tables": 1, "figures": 3}
+    assert calls(workplace) == again
+
+    shutil.rmtree(workplace / "results/smoke/collected")
+    assert snakemake(workplace, *smoke).returncode == 0
+    assert calls(workplace) == {"collect": 1, "tables": 1, "figures": 3}
+
+    # A forced run that was interrupted leaves tables of before, and no run: so does one that fails.
+    forced = snakemake(workplace, *smoke, "--forcerun", "train", PRETEND_TO_FAIL="train")
+    assert forced.returncode != 0
+    calls(workplace)
+    assert snakemake(workplace, *smoke).returncode == 0
+    assert calls(workplace) == {**again, "train resnet 0": 1, "evaluate resnet 0": 1}
+    assert "Nothing to be done" in snakemake(workplace, *smoke).stdout
+
+    # Weights that were damaged are an error each time, not only the first.
+    (workplace / "results/smoke/mnist/ham/seed0/weights.safetensors").write_text("damaged")
+    for _ in range(2):
+        run = snakemake(workplace, *smoke, PRETEND_TO_FAIL="evaluate")
+        assert run.returncode != 0
+        assert calls(workplace) == {"evaluate ham 0": 1}
+
+
+@pytest.mark.slow
+def test_a_change_of_a_methods_code_trains_it_again_and_no_other(workplace):
+    edit(workplace, few)
+    project = workplace / "project"
+    for folder in ("isnet", "baselines", "isnet_bench", "workflow", "profiles"):
+        shutil.copytree(ROOT / folder, project / folder)
+    shutil.copy(ROOT / "Snakefile", project)
+    smoke = ["--configfile", "config/smoke.yaml", "--snakefile", project / "Snakefile"]
+    place = {"PYTHONPATH": str(project), "REAL_BENCH": str(project / "isnet_bench")}
+    assert snakemake(workplace, *smoke, **place).returncode == 0
+    calls(workplace)
+
+    method = project / "baselines" / "ham.py"
+    code = method.read_text(encoding="utf-8")
+    method.write_text(f"{code}\n# A remark.\n", encoding="utf-8")
+    assert "Nothing to be done" in snakemake(workplace, *smoke, **place).stdout
+    method.write_text(f"{code}\nCHANGED = True\n", encoding="utf-8")
+    assert snakemake(workplace, *smoke, **place).returncode == 0
+    assert calls(workplace) == {"train ham 0": 1, "evaluate ham 0": 1, "collect": 1, "tables": 1, "figures": 3}
+
+
+@pytest.mark.slow
+def test_other_data_are_noticed_and_a_download_is_not_taken_for_other_data(workplace):
+    edit(workplace, few)
+    smoke, digits = ["--configfile", "config/smoke.yaml"], workplace / "data" / "MNIST" / "raw" / "digits"
+    download = {"PRETEND_TO_DOWNLOAD": str(digits)}
+    assert snakemake(workplace, *smoke, **download, ISNET_BENCH_DATA="data").returncode == 0
+    first = calls(workplace)
+    assert "Nothing to be done" in snakemake(workplace, *smoke, ISNET_BENCH_DATA="data").stdout
+
+    digits.write_text("of another day")
+    assert snakemake(workplace, *smoke, ISNET_BENCH_DATA="data").returncode == 0
+    assert calls(workplace) == first
+    assert snakemake(workplace, *smoke, ISNET_BENCH_DATA="elsewhere").returncode == 0
+    assert calls(workplace) == first
+    assert "Nothing to be done" in snakemake(workplace, *smoke, ISNET_BENCH_DATA="elsewhere").stdout
 
 
 @pytest.mark.slow

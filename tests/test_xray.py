@@ -59,13 +59,42 @@ def test_images_and_masks_are_those_of_the_files(collection):
 def test_lines_in_any_order_spaces_and_blank_lines_do_no_harm(collection):
     expected = make()
     lines = collection.manifest.read_text().splitlines()
-    text = "\ufeff" + " , ".join(["patient", *lines[0].split(",")]) + "\n\n"
+    text = "\ufeff" + " , ".join(["age", *lines[0].split(",")]) + "\n\n"
     text += "\n".join(" , ".join(["7", *line.split(",")]) for line in lines[1:]) + "\n,,,,,\n"
     collection.manifest.write_text(text, encoding="utf-8")
     found = make()
     for name in expected.splits:
         for one, other in zip(expected.splits[name], found.splits[name], strict=True):
             np.testing.assert_array_equal(one, other)
+
+
+def rewrite_masks(collection, change):
+    for path in collection.folder.glob("masks/*/*.png"):
+        save(change(images.read_mask(path)).astype(np.uint8), path)
+
+
+def test_masks_of_which_most_are_full_are_refused(collection):
+    rewrite_masks(collection, lambda mask: np.full(mask.shape, 255))
+    with pytest.raises(BenchError, match=r"the masks of 24 of 24 images, such as train/0\.png, are foreground through"):
+        make()
+
+
+def test_inverted_masks_are_told_of_in_every_title(collection, caplog):
+    assert "MASKS" not in make().title
+    rewrite_masks(collection, lambda mask: np.where(mask, 0, 255))
+    made = make()
+    said = "foreground covers the rim, or nearly all, of 100% of the images"
+    assert made.title.endswith(f"(MASKS IN DOUBT: {said})")
+    assert f"{said}: the masks may be inverted" in caplog.text
+    assert any(said in warning for warning in made.details["warnings"])
+
+
+def test_trimaps_are_masks_where_the_settings_name_the_foreground(collection):
+    expected = make().splits["train"].masks
+    rewrite_masks(collection, lambda mask: np.where(mask, 1, 2))
+    with pytest.raises(BenchError, match="does not tell what is foreground"):
+        make()
+    np.testing.assert_array_equal(make(mask_values=[1]).splits["train"].masks, expected)
 
 
 def test_a_swapped_background_is_that_of_another_source(collection):

@@ -49,6 +49,12 @@ def one_source(collection):
     collection.write()
 
 
+def patients(collection, names):
+    collection.table["patient"] = ""
+    for line, patient in names.items():
+        collection.change(line, patient=patient)
+
+
 def copy_image(collection, one, other):
     Image.open(collection.folder / one).save(collection.folder / other, compress_level=1)
 
@@ -72,6 +78,22 @@ BAD = {
         r"lines 5 and 15: train/3\.png \(train\) and test_iid/1\.png \(test_iid\) are the same image; keep it in one",
     ),
     "same line": (lambda c: c.change(20, image="val/1.png"), r"lines 12 and 20: val/1\.png .* are the same image"),
+    "same image, other label": (
+        lambda c: copy_image(c, "train/3.png", "train/4.png"),
+        r"lines 5 and 6: train/3\.png \(sick\) and train/4\.png \(well\) are the same image with different labels",
+    ),
+    "patient in two splits": (
+        lambda c: patients(c, {2: "7", 11: "7", 3: "8", 4: "8"}),
+        r"lines 2 and 11: patient 7 of home is in train and in val; keep all images of a patient in one split",
+    ),
+    "black X-ray": (
+        lambda c: save(np.zeros((40, 48), np.uint8), c.folder / "train/0.png"),
+        r"line 2: train/0\.png shows nothing: all of its pixels have one value; replace the file, or delete",
+    ),
+    "one pixel": (
+        lambda c: [save(np.ones((1, 1), np.uint8), c.folder / place / "train/0.png") for place in ("", "masks")],
+        r"line 2: train/0\.png has 1 x 1 pixels, and an X-ray more; delete its line",
+    ),
     "black mask": (
         lambda c: save(np.zeros((40, 48), np.uint8), c.folder / "masks/train/0.png"),
         "line 2: the mask .* shows no foreground at image_size 32; correct it, or empty the cell",
@@ -96,6 +118,12 @@ BAD = {
     "encoding": (lambda c: c.manifest.write_bytes(c.manifest.read_bytes() + b"\xe9,,,,\n"), "cannot be read as CSV"),
     "semicolons": (lambda c: c.manifest.write_text("image;label\na;b\n"), "lacks the column 'image'; .*image;label"),
 }  # fmt: skip
+
+
+def test_patients_of_other_sources_and_those_that_are_not_told_may_have_one_name(collection):
+    patients(collection, {2: "7", 3: "7", 20: "7", 21: "7", 11: ""})
+    assert collection.table["source"].tolist()[18:20] == ["away", "away"]
+    assert len(make().splits["train"].labels) == SPLITS["train"]
 
 
 @pytest.mark.parametrize("name", BAD)

@@ -7,6 +7,7 @@ of its own.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
@@ -19,6 +20,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from isnet_bench.io import code, inputs
 from isnet_bench.io.errors import BenchError
 
 FILE = Path(__file__).with_name("catalog.json")
@@ -45,6 +47,10 @@ class Card:
     measured, fields : tuple of str
         Hyper-parameters that are measured where they are "auto", and those that the explanation depends on whose
         relevance is measured then.
+    source : tuple of str
+        The Python files that its results come from, relative to the folder of the packages.
+    reads : tuple of str
+        The files that a data set comes from: patterns below the data root, ``{KEY}`` being a setting.
     """
 
     name: str
@@ -54,6 +60,19 @@ class Card:
     oracle: bool = False
     measured: tuple[str, ...] = ()
     fields: tuple[str, ...] = ()
+    source: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
+
+    @property
+    def code(self) -> str:
+        """Digest of the code that its results come from, of what those files import, too."""
+        return code.digest(self.source)
+
+    def files(self, settings: Mapping[str, Any]) -> str:
+        """Digest of the files that a data set comes from, given the settings that differ from the defaults."""
+        keys = self.schema.get("properties", {})
+        values = {key: glob.escape(str(self.value(settings, key) or "")) for key in keys}
+        return inputs.digest(pattern.format_map(values) for pattern in self.reads)
 
     def value(self, params: Mapping[str, Any], name: str) -> Any:
         """Return a hyper-parameter, given those that differ from the defaults."""

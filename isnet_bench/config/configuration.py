@@ -28,9 +28,12 @@ from isnet_bench.config.models import (
 )
 from isnet_bench.config.segment import Segment
 from isnet_bench.io.errors import BenchError, pick, unknown
+from isnet_bench.layout import MADE_OF
 
 CLASSIFIER = "range_classifier"
 """Id of the row that is trained to measure relevance ranges."""
+PLAIN = "resnet"
+"""The method that it trains: the backbone as it is."""
 _CLASSIFIER_EPOCHS = 4
 _LOOKS = ("label", "color", "marker")
 
@@ -116,6 +119,27 @@ class Config(Model):
         """What is known of methods and data sets, plug-ins included."""
         return catalog.read(self.plugins)
 
+    def source(self, experiment: str, row: str) -> str:
+        """Return the digest of the code of the method that a row trains."""
+        return self.catalog.methods[self.row(experiment, row).method].code
+
+    def files(self, experiment: str) -> str:
+        """Return the digest of the files that an experiment's data are made of."""
+        asked = self.experiment(experiment).data
+        return self.catalog.data[asked.name].files(asked.settings)
+
+    def planned_files(self, experiment: str, info: Path) -> str:
+        """Return the same as it was before the data were made of which `info` tells, if they are made of these files.
+
+        It is another one, since preparing data may download some.
+        """
+        found = self.files(experiment)
+        try:
+            made_of = json.loads(info.read_text(encoding="utf-8"))[MADE_OF]
+        except (OSError, ValueError, LookupError):
+            return found
+        return made_of["planned"] if made_of.get("files") == found else found
+
     def range_id(self, experiment: str, row: str) -> str | None:
         """Return the id of the relevance range (C1, C2) that a row is trained with; None where it needs none.
 
@@ -182,7 +206,7 @@ class Config(Model):
         if row is None:
             training = self.experiment(experiment).training
             epochs = min(_CLASSIFIER_EPOCHS, training.epochs) if training else _CLASSIFIER_EPOCHS
-            return CLASSIFIER, {"method": "resnet", "training": {"epochs": epochs}}
+            return CLASSIFIER, {"method": PLAIN, "training": {"epochs": epochs}}
         found = self.row(experiment, row)
         if verb == "range":
             fields = self.catalog.methods[found.method].fields

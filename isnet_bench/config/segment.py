@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import glob
+
 from pydantic import Field, model_validator
 
 from isnet_bench.config.models import Count, Model, Positive, Seed, Share, Text
+from isnet_bench.io import inputs
 
 
 class Augmentation(Model):
@@ -41,3 +44,8 @@ class Segment(Model):
     gradient_clip: Positive | None = Field(1.0, description="Largest norm of the gradient; null: not clipped.")
     augmentation: Augmentation = Field(Augmentation(), description="Of the training images.")
     seed: Seed = Field(0, description="Of initial weights, batches and augmentation.")
+
+    def files(self) -> str:
+        """Return the digest of the files that the manifests list."""
+        listed = map(glob.escape, (self.masks, self.manifest))
+        return inputs.digest(listed, (inputs.data_root() / self.manifest).parent)

@@ -1,11 +1,14 @@
 """Data sets: each is a module with a frozen pydantic dataclass `Settings` and ``make(settings) -> DataSet``.
 
 A module whose images may be shown in public says so with `PUBLISHABLE`: True, or the sources of which that is true.
+`READS` names the files below the data root that the images come from, so that a change of them is noticed: patterns, in
+which ``{KEY}`` stands for a setting; see `isnet_bench.io.inputs.digest`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import logging
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -20,11 +23,12 @@ import torch
 
 from isnet_bench.config import Config, fill
 from isnet_bench.config.catalog import GROUPS
+from isnet_bench.data import contract
 from isnet_bench.data.base import Arrays, DataSet, Split, has_mask
 from isnet_bench.io import plugins as sources
 from isnet_bench.io.errors import BenchError
-from isnet_bench.io.files import read_json, replacing, write_json, write_text
-from isnet_bench.layout import INFO
+from isnet_bench.io.files import locked, read_json, replacing, write_json, write_text
+from isnet_bench.layout import INFO, MADE_OF
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +47,7 @@ class Kind:
     settings: type
     make: Callable[[Any], DataSet]
     publishable: bool | frozenset[str] = False
+    reads: tuple[str, ...] = ()
 
 
 @cache
@@ -64,20 +69,27 @@ def publishable(made: str, asked: str, plugins: tuple[str, ...] = ()) -> bool | 
     return (kinds.get(made) or kinds[asked]).publishable
 
 
-def prepare(experiment: str, config: Config, out: Path) -> None:
+def prepare(experiment: str, config: Config, out: Path, planned: str = "") -> None:
     """Make an experiment's data: for each split an ``.npz`` and for some data a ``.csv``, reports, and ``data.json``.
 
-    Raises BenchError if the data cannot be found or read, or the settings ask for the impossible.
+    `planned` is the digest that the files had which they are made of when it was decided to make them.
+    Raises BenchError if the data cannot be found or read, the settings ask for the impossible, or
+    a data set is not what it is bound to be.
     """
     asked = config.experiment(experiment).data
     kind = known(config.plugins)[asked.name]
     settings = fill(kind.settings, asked.settings, f"experiments.{experiment}.data")
     log.info("%s: the data %s are made", experiment, asked.name)
-    write(kind.make(settings), dataclasses.asdict(settings), Path(out))
+    made = kind.make(settings)
+    contract.check(made, asked.name)
+    # Taken now, since making the data may download these files.
+    of = {"planned": planned, "files": config.files(experiment)}
+    with locked(Path(out)):
+        write(made, dataclasses.asdict(settings), Path(out), of)
 
 
-def write(dataset: DataSet, settings: Mapping[str, Any], out: Path) -> None:
-    """Write a data set, made with these settings."""
+def write(dataset: DataSet, settings: Mapping[str, Any], out: Path, made_of: Mapping[str, str] | None = None) -> None:
+    """Write a data set, made with these settings; `made_of` says of what files."""
     # data.json is written last: where it is, all splits are.
     (out / INFO).unlink(missing_ok=True)
     for split, arrays in dataset.splits.items():
@@ -88,13 +100,15 @@ def write(dataset: DataSet, settings: Mapping[str, Any], out: Path) -> None:
             table.to_csv(temporary, index_label="index")
     for name, text in dataset.texts.items():
         write_text(out / name, text)
-    write_json(out / INFO, _describe(dataset, settings))
+    write_json(out / INFO, {**_describe(dataset, settings), MADE_OF: dict(made_of or {})})
     log.info("%s in %s", dataset.title, out)
 
 
 def info(folder: Path) -> dict[str, Any]:
-    """Return what ``data.json`` says of prepared data. Raises BenchError if there are none."""
-    return read_json(Path(folder) / INFO, _REMEDY)
+    """Return what ``data.json`` says of prepared data, but not of what files. Raises BenchError if there are none."""
+    found = read_json(Path(folder) / INFO, _REMEDY)
+    found.pop(MADE_OF, None)
+    return found
 
 
 def load(folder: Path, split: str) -> Split:
@@ -107,6 +121,9 @@ def load(folder: Path, split: str) -> Split:
         raise BenchError(f"{path} is missing: {_REMEDY}") from error
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise BenchError(f"{path} is damaged ({error}): delete it, then {_REMEDY}") from error
+    known = info(folder).get("digests", {}) if (Path(folder) / INFO).is_file() else {}
+    if known.get(split, "") not in ("", _digest(arrays)):
+        raise BenchError(f"{path} is of other data than {INFO} beside it tells: delete the folder, then {_REMEDY}")
     masks = torch.from_numpy(arrays.masks).float()
     masks[~torch.from_numpy(has_mask(arrays.masks))] = torch.nan
     return Split(torch.from_numpy(arrays.images).float().div_(255), masks, torch.from_numpy(arrays.labels))
@@ -115,7 +132,10 @@ def load(folder: Path, split: str) -> Split:
 def _read(source: sources.Source, module: object) -> Iterator[tuple[str, Kind]]:
     settings, make = getattr(module, "Settings", None), getattr(module, "make", None)
     if make is not None and settings is not None:
-        yield source.name, Kind(source.name, settings, make, getattr(module, "PUBLISHABLE", False))
+        yield (
+            source.name,
+            Kind(source.name, settings, make, getattr(module, "PUBLISHABLE", False), getattr(module, "READS", ())),
+        )
 
 
 def _describe(dataset: DataSet, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -132,8 +152,16 @@ def _describe(dataset: DataSet, settings: Mapping[str, Any]) -> dict[str, Any]:
         "splits": {name: len(arrays.labels) for name, arrays in dataset.splits.items()},
         "background_area": {name: _background_area(dataset.splits[name].masks) for name in dataset.test_sets},
         "settings": dict(settings),
+        "digests": {name: _digest(arrays) for name, arrays in dataset.splits.items()},
         **dataset.details,
     }
+
+
+def _digest(arrays: Arrays) -> str:
+    found = hashlib.sha256()
+    for array in arrays:
+        found.update(f"{array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()
 
 
 def _background_area(masks: np.ndarray) -> float | None:

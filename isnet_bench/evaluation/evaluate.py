@@ -16,7 +16,7 @@ from isnet_bench.evaluation.metrics import classification
 from isnet_bench.evaluation.relevance import Examination, examine, explainer, spread
 from isnet_bench.evaluation.swap import swap_changes
 from isnet_bench.io.errors import BenchError
-from isnet_bench.io.files import replacing, write_json
+from isnet_bench.io.files import digests, locked, replacing, write_json
 from isnet_bench.layout import HEATMAPS, MEDIATION, METRICS, PREDICTIONS
 from isnet_bench.training.runs import Job, device_of, trained, training_splits
 
@@ -38,8 +38,13 @@ def evaluate(job: Job, run: Path) -> None:
     Raises
     ------
     BenchError
-        If the run is missing, damaged or was made with other data.
+        If the run is missing or damaged, is another one, was made with other data, or another process works on it.
     """
+    with locked(run):
+        _evaluate(job, run)
+
+
+def _evaluate(job: Job, run: Path) -> None:
     network, record = trained(job, run)
     splits = {name: datasets.load(job.data, name) for name in job.info["test_sets"]}
     batch_size, device = job.entry.training.batch_in_order, device_of(job.config)
@@ -67,7 +72,9 @@ def evaluate(job: Job, run: Path) -> None:
     with replacing(run / HEATMAPS) as temporary:
         examples = {f"{name}_{key}": array for name, one in found.items() for key, array in one.examples.items()}
         np.savez_compressed(temporary, **examples)
-    write_json(run / METRICS, metrics)
+    # What the numbers are of, and what belongs to them.
+    files = {**record.get("files", {}), **digests(run, [PREDICTIONS, HEATMAPS])}
+    write_json(run / METRICS, {**metrics, "files": files})
 
 
 def mediate(job: Job, run: Path) -> None:

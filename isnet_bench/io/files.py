@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import json
 import os
+import platform
+import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from isnet_bench.io.errors import BenchError
+
+_TEMPORARY = re.compile(r"\..+\.[0-9]+\.[a-z]+")
+_LOCK = ".lock"
 
 
 @contextmanager
@@ -61,3 +68,69 @@ def reading(path: Path, remedy: str) -> Iterator[None]:
         # Pydantic adds an address to what it says.
         said = " ".join(str(error).split()).partition(" For further information")[0]
         raise BenchError(f"{path} cannot be read ({said}): {remedy}") from error
+
+
+def digest(path: Path) -> str:
+    """Return the SHA-256 digest of a file, as hexadecimal text."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digests(folder: Path, names: Iterable[str]) -> dict[str, str]:
+    """Return the digests of files in a folder, by name."""
+    return {name: digest(folder / name) for name in names}
+
+
+def verify(folder: Path, known: Mapping[str, str], remedy: str) -> None:
+    """Raise BenchError, which ends with ``remedy``, if a file in a folder has not the digest that is known of it.
+
+    A file that is missing is left to whoever reads it.
+    """
+    for name, expected in known.items():
+        if (folder / name).is_file() and digest(folder / name) != expected:
+            raise BenchError(f"{folder / name} is damaged, or belongs to something else: {remedy}")
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Work in a folder alone, and without what a process that was killed there left half written.
+
+    The lock ends with its process, however that ends. Raises BenchError if another process holds it, or if the folder
+    cannot be made or written to.
+    """
+    path, new = folder / _LOCK, not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = _held(path)
+        for left in folder.iterdir():
+            if _TEMPORARY.fullmatch(left.name):
+                left.unlink()
+    except OSError as error:
+        raise BenchError(f"{path} cannot be written ({error}): free the space or choose another folder") from error
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        file.close()
+        if new and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def _held(path: Path) -> IO[str]:
+    """Open a lock's file, and hold it; the file names the process."""
+    while True:
+        file = path.open("a+", encoding="utf-8")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            holder = file.read() or "another process"
+            file.close()
+            raise BenchError(f"{holder} works in {path.parent}: wait until it has ended, or end it") from error
+        # Whoever held it before may have removed it between the two.
+        if os.fstat(file.fileno()).st_nlink:
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {platform.node()}")
+            file.flush()
+            return file
+        file.close()

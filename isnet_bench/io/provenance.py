@@ -41,8 +41,8 @@ def hardware(threads: int, gpu: str | None) -> dict[str, Any]:
 
 
 def git() -> dict[str, Any]:
-    """Return this repository's commit, and whether tracked files differ; both None outside a clone."""
-    commit, changes = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--untracked-files=no")
+    """Return this repository's commit, and whether files differ or are not in it; both None outside a clone."""
+    commit, changes = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--untracked-files=normal")
     return {"git_commit": commit, "git_dirty": None if commit is None or changes is None else bool(changes)}
 
 

@@ -11,7 +11,10 @@ import pydantic
 from baselines.base import Method, Range
 from isnet_bench import data, methods
 from isnet_bench.config import Config, catalog
+from isnet_bench.io.code import ROOT
 from isnet_bench.io.files import write_text
+from isnet_bench.io.plugins import Source
+from isnet_bench.methods import backbones, isnets
 
 _SCHEMA = catalog.FILE.with_name("schema.json")
 
@@ -27,8 +30,8 @@ def cards(plugins: tuple[str, ...] = (), built_in: bool = False) -> dict[str, An
         return [name for name in found.things if found.sources[name].built_in or not built_in]
 
     return {
-        "methods": [_method(rows.things[name]) for name in sorted(kept(rows))],
-        "data": [_card(sets.things[name].settings, name=name) for name in sorted(kept(sets))],
+        "methods": [_method(rows.things[name], rows.sources[name]) for name in sorted(kept(rows))],
+        "data": [_data(sets.things[name], sets.sources[name]) for name in sorted(kept(sets))],
         "broken": {**rows.broken, **sets.broken},
     }
 
@@ -46,10 +49,13 @@ def write() -> None:
         write_text(path, text)
 
 
-def _method(method: Method) -> dict[str, Any]:
+def _method(method: Method, source: Source) -> dict[str, Any]:
     needed = method.range or Range(totals=lambda *_: {}, measured=())
+    # A class of the library is not all that makes an ISNet a method; and backbones are what all methods train.
+    modules = [isnets, backbones] if method.family == "isnet" and source.built_in else [backbones]
     return _card(
         method.hyperparameters,
+        [source.path, *(Path(str(module.__file__)) for module in modules)],
         name=method.name,
         label=method.label,
         family=method.family,
@@ -59,9 +65,14 @@ def _method(method: Method) -> dict[str, Any]:
     )
 
 
-def _card(kind: type, **told: Any) -> dict[str, Any]:
+def _data(kind: data.Kind, source: Source) -> dict[str, Any]:
+    return _card(kind.settings, [source.path], name=kind.name, reads=list(kind.reads))
+
+
+def _card(kind: type, files: list[Path], **told: Any) -> dict[str, Any]:
     schema = pydantic.TypeAdapter(kind).json_schema()
     for section in (schema, *schema.get("$defs", {}).values()):
         if section.get("type") == "object":
             section["additionalProperties"] = False
-    return {**told, "schema": schema}
+    shown = [path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else str(path) for path in files]
+    return {**told, "schema": schema, "source": shown}

@@ -15,9 +15,9 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
 from isnet_bench import layout as places
-from isnet_bench.config import CLASSIFIER, Config, Row
+from isnet_bench.config import CLASSIFIER, PLAIN, Config, Row
 from isnet_bench.io.errors import BenchError
-from isnet_bench.io.files import reading
+from isnet_bench.io.files import reading, verify
 from isnet_bench.layout import Layout
 from isnet_bench.reporting import snapshot
 from isnet_bench.reporting.runs import cells, seeds
@@ -58,6 +58,8 @@ class _Metrics(_Record):
     background_changes: dict[str, _Share] = {}
     # None: no validation image or no training image has a mask.
     swap_changes: _Share | None = None
+    # Digests of what belongs to these numbers.
+    files: dict[str, str] = {}
     sets: dict[str, _TestSet] = Field(min_length=1)
 
 
@@ -78,7 +80,12 @@ class _Run:
 
     @cached_property
     def record(self) -> dict[str, Any]:
-        return self.read(places.RECORD, "train", lambda path: json.loads(path.read_text(encoding="utf-8")))
+        found = self.read(places.RECORD, "train", lambda path: json.loads(path.read_text(encoding="utf-8")))
+        other = [f"{name} {found[name]}" for name, value in self.key.items() if found.get(name, value) != value]
+        if other:
+            raise BenchError(f"{self.folder / places.RECORD} belongs to {', '.join(other)}: {self.anew}")
+        verify(self.folder, found.get("files", {}), self.anew)
+        return found
 
     @cached_property
     def metrics(self) -> _Metrics | None:
@@ -90,6 +97,10 @@ class _Run:
         if (found.row, found.seed) != (self.row, self.seed):
             path = self.folder / places.METRICS
             raise BenchError(f"{path} belongs to {found.row} with seed {found.seed}; {self.again('evaluate')}")
+        trained = self.record.get("files", {})
+        if {name: found.files.get(name) for name in trained} != trained:
+            raise BenchError(f"{self.folder / places.METRICS} is of other weights; {self.again('evaluate')}")
+        verify(self.folder, found.files, self.again("evaluate"))
         return found
 
     @property
@@ -123,6 +134,11 @@ class _Run:
         with reading(self.folder / name, self.again(verb)):
             return how(self.folder / name)
 
+    @property
+    def anew(self) -> str:
+        """How to make all of this run again."""
+        return f"delete {self.folder}, and run the workflow again"
+
     def again(self, verb: str) -> str:
         """The command that makes a file of this run."""
         return (
@@ -148,7 +164,7 @@ def collect(cfg: Config, name: str, root: Path, out: Path) -> None:
     if not runs:
         raise BenchError(f"experiment {name} has no methods to report on; name some in the configuration")
     for run in runs:
-        _check(run, runs[0])
+        _check(run, runs[0], cfg.catalog.methods[run.settings.method].code)
     trained = [*runs, *_classifiers(runs, layout)]
     mediated = [run for run in runs if (run.folder / places.MEDIATION).is_file()]
     ranges = [run.record["range"] for run in runs if run.record["range"]]
@@ -171,7 +187,7 @@ def collect(cfg: Config, name: str, root: Path, out: Path) -> None:
 
 def _classifiers(runs: Collection[_Run], layout: Layout) -> Iterator[_Run]:
     """Return the ordinary classifiers whose heatmaps gave the relevance ranges of these runs."""
-    plain = Row(id=CLASSIFIER, method="resnet", label=CLASSIFIER, params={})
+    plain = Row(id=CLASSIFIER, method=PLAIN, label=CLASSIFIER, params={})
     for experiment, seed in dict.fromkeys((run.experiment, run.seed) for run in runs):
         folder = layout.range_classifier(experiment, seed)
         if (folder / places.RECORD).is_file():
@@ -190,11 +206,13 @@ def other_settings(row: Row, record: Mapping[str, Any], tested: bool = True) -> 
     return None
 
 
-def _check(run: _Run, first: _Run) -> None:
-    """Runs must have the settings of the configuration, and the data and test sets of the first one."""
+def _check(run: _Run, first: _Run, code: str) -> None:
+    """Runs must have the settings of the configuration, their method's code, and the first one's data and test sets."""
     kind = other_settings(run.settings, run.record, run.tested)
     if kind:
         raise BenchError(f"{run.folder} was trained with another {kind} than is configured; {run.again('train')}")
+    if run.record.get("source", code) != code:
+        raise BenchError(f"{run.folder} was trained with other code of its method than there is now: {run.anew}")
     here, there = (
         {"data": one.record["data"]["title"], "stand_in": one.record["data"]["stand_in"], "test sets": one.sets}
         for one in (run, first)
@@ -203,7 +221,7 @@ def _check(run: _Run, first: _Run) -> None:
         if value != there[kind]:
             raise BenchError(
                 f"{run.folder} has the {kind} {value!r} where {first.folder} has {there[kind]!r}; such runs cannot "
-                "share a table: delete the folder and make it again"
+                f"share a table: {run.anew}"
             )
 
 

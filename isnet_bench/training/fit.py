@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import pickle
 import shutil
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,14 +129,18 @@ def fit(
             callbacks=[*_checkpoints(folder, monitored), ProgressBar(_REFRESH, leave=True) if bar else ProgressLines()],
         )
         in_order = torch.arange(len(val.labels)).split(settings.batch_in_order)
-        trainer.fit(
-            loop,
-            _loader(train, batches),
-            _loader(val, in_order),
-            ckpt_path=_resumable(folder, identity),
-            weights_only=True,
-        )
-    kept = torch.load(folder / (_BEST if monitored else _LAST), map_location="cpu", weights_only=True)
+        with _room(name):
+            trainer.fit(
+                loop,
+                _loader(train, batches),
+                _loader(val, in_order),
+                ckpt_path=_resumable(folder, identity, [_BEST, _LAST] if monitored else [_LAST]),
+                weights_only=True,
+            )
+    path = folder / (_BEST if monitored else _LAST)
+    kept = _checkpoint(path, identity)
+    if kept is None:
+        raise BenchError(f"{name}: {path} is damaged or of another training; delete {folder}, and train again")
     loop.load_state_dict(kept["state_dict"])
     return loop.progress
 
@@ -324,21 +329,40 @@ def _checkpoints(folder: Path, monitored: str | None) -> list[ModelCheckpoint]:
     return [ModelCheckpoint(filename="best", monitor=monitored, save_weights_only=True, **common), last]
 
 
-def _resumable(folder: Path, identity: str) -> Path | None:
-    """Return the checkpoint to resume from; one that is of no use is deleted."""
+def _resumable(folder: Path, identity: str, needed: Sequence[str]) -> Path | None:
+    """Return the checkpoint to resume from, where all that are needed are of use; else they are deleted."""
     path = folder / _LAST
     if not path.is_file():
         return None
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True)["identity"]
-    except (OSError, RuntimeError, LookupError, EOFError, ValueError, pickle.UnpicklingError):
-        found = "no whole checkpoint"
-    if found == identity:
+    useless = [name for name in needed if _checkpoint(folder / name, identity) is None]
+    if not useless:
         log.info("training resumes from %s", path)
         return path
-    log.warning("%s is damaged or belongs to another configuration; training starts anew", path)
+    log.warning("%s is damaged or belongs to another configuration; training starts anew", folder / useless[0])
     shutil.rmtree(folder)
     return None
+
+
+def _checkpoint(path: Path, identity: str) -> dict[str, Any] | None:
+    """Read a checkpoint of this training; None where there is no whole one."""
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+        return found if found["identity"] == identity else None
+    except (OSError, RuntimeError, LookupError, EOFError, ValueError, pickle.UnpicklingError):
+        return None
+
+
+@contextmanager
+def _room(name: str) -> Iterator[None]:
+    """Tell of a disk that takes no checkpoint in one sentence."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            raise
+        raise BenchError(
+            f"{name}: no checkpoint can be written ({error}): free the space, and run it again; it then resumes"
+        ) from error
 
 
 @contextmanager

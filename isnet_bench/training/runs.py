@@ -5,6 +5,8 @@ Apart from the trainer, whose import takes longer than evaluating a small networ
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,11 +22,16 @@ from isnet_bench import methods
 from isnet_bench.config import Config, Row
 from isnet_bench.data import Split
 from isnet_bench.io.errors import BenchError
-from isnet_bench.io.files import read_json
+from isnet_bench.io.files import read_json, verify
 from isnet_bench.layout import RECORD, WEIGHTS
 from isnet_bench.training.mask_subset import keep_masks
 
 _REMEDY = "train this method with this seed again"
+_OTHER = {
+    "data": "on other data than the prepared data are now",
+    "source": "with other code of its method than there is now",
+}
+_ANEW = "delete this folder, then train this method with this seed again"
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,23 @@ class Job:
         """What the data are."""
         return datasets.info(self.data)
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a run's record must say for the run to be this one, as JSON has it."""
+        masks = self.config.experiment(self.experiment).data.masks
+        told = {
+            "experiment": self.experiment,
+            "row": self.row,
+            "method": self.method.name,
+            "seed": self.seed,
+            "hyperparameters": dataclasses.asdict(self.hyperparameters),
+            "training": self.entry.training.model_dump(),
+            "data": self.info,
+            "masks": masks and masks.model_dump(),
+            "source": self.config.catalog.methods[self.entry.method].code,
+        }
+        return json.loads(json.dumps(told))
+
     def build(self, measured: dict[str, Any] | None, class_weights: Tensor | None = None) -> nn.Module:
         """Return the row's module, not trained, given what the verb `range` wrote for rows that need it."""
         task = methods.task(self.config.experiment(self.experiment).backbone, self.info, class_weights)
@@ -91,11 +115,13 @@ def trained(job: Job, run: Path) -> tuple[nn.Module, dict[str, Any]]:
     Raises
     ------
     BenchError
-        If the run is missing, damaged or was made with other data.
+        If the run is missing or damaged, is another one, or was made with other data.
     """
     record = read_json(run / RECORD, _REMEDY)
-    if record["data"] != job.info:
-        raise BenchError(f"{run} was trained on other data than the prepared data are now: {_REMEDY}")
+    for key, value in job.identity.items():
+        if record.get(key, value) != value:
+            raise BenchError(f"{run} was trained {_OTHER.get(key, f'with another {key}')}: {_REMEDY}")
+    verify(run, record.get("files", {}), _ANEW)
     network = job.method.trained(job.build(record["range"]))
     path = run / WEIGHTS
     try:

@@ -26,7 +26,7 @@ from isnet_bench.data.base import Split
 from isnet_bench.data.images.reading import read as read_image
 from isnet_bench.io import torchvision_shim
 from isnet_bench.io.errors import BenchError
-from isnet_bench.io.files import replacing, write_json, write_text
+from isnet_bench.io.files import locked, replacing, write_json, write_text
 from isnet_bench.layout import METRICS
 from isnet_bench.training import runs, segmentation_data
 from isnet_bench.training import train as training
@@ -118,9 +118,13 @@ def segment(config: Config, out: Path) -> None:
     """
     if config.segment is None:
         raise BenchError("the configuration has no key segment, so there is nothing to segment")
-    out, device = Path(out), runs.device_of(config)
-    settings = config.segment
-    sources = segmentation_data.find(settings)
+    sources = segmentation_data.find(config.segment)
+    with locked(Path(out)):
+        _segment(config, config.segment, sources, Path(out))
+
+
+def _segment(config: Config, settings: Segment, sources: Sources, out: Path) -> None:
+    device = runs.device_of(config)
     # It is written last: where it is, all else is.
     (out / METRICS).unlink(missing_ok=True)
     lightning.seed_everything(settings.seed, verbose=False)

@@ -21,6 +21,7 @@ from isnet_bench.data.base import Split
 from isnet_bench.data.images import manifest
 from isnet_bench.data.images import reading as images
 from isnet_bench.io.errors import BenchError
+from isnet_bench.io.inputs import data_root
 
 _PARTS = ("train", "val")
 _MASK_COLUMNS = ("image", "mask", "split")
@@ -53,7 +54,7 @@ def find(settings: Segment) -> Sources:
     Raises BenchError if a manifest is missing or lacks a column, if it names files that do not exist or lie elsewhere,
     if a part has no images, or if an image or mask to train on is one to test on, here or in the data set.
     """
-    root = manifest.data_root()
+    root = data_root()
     masks_file, file = root / settings.masks, root / settings.manifest
     masks, listed = manifest.read(masks_file, _MASK_COLUMNS), manifest.read(file, _COLUMNS)
     manifest.refuse(manifest.misspelt(masks, masks_file, "split", _PARTS, "write one of them"))

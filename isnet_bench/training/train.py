@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import hashlib
 import json
 import shutil
@@ -21,7 +20,7 @@ from isnet_bench.config import Training
 from isnet_bench.data import Split
 from isnet_bench.io import provenance, torchvision_shim
 from isnet_bench.io.errors import BenchError
-from isnet_bench.io.files import read_json, replacing, write_json
+from isnet_bench.io.files import digests, locked, read_json, replacing, write_json
 from isnet_bench.layout import HISTORY, RECORD, WEIGHTS
 from isnet_bench.training.fit import State, fit
 from isnet_bench.training.runs import Job, device_of, training_splits
@@ -41,20 +40,15 @@ def train(job: Job, out: Path, ranges: Path | None) -> None:
     Raises
     ------
     BenchError
-        If inputs are missing, the backbone does not suit the method, or a loss is not finite.
+        If inputs are missing, the backbone does not suit the method, a loss is not finite, or another process trains
+        in this folder.
     """
     method, settings = job.method, job.entry.training
     measured = None if ranges is None else read_json(ranges, "make it with the verb range")
     device = device_of(job.config)
     record = {
-        "experiment": job.experiment,
-        "row": job.row,
-        "method": method.name,
-        "seed": job.seed,
+        **job.identity,
         "config": json.loads(job.config.part("train", job.experiment, job.row)),
-        "hyperparameters": dataclasses.asdict(job.hyperparameters),
-        "training": settings.model_dump(),
-        "data": job.info,
         "range": measured,
     }
     lightning.seed_everything(job.seed, verbose=False)
@@ -63,8 +57,9 @@ def train(job: Job, out: Path, ranges: Path | None) -> None:
     # Convolutions of narrow networks are faster in this layout, in every method: about a quarter of a plain step.
     module = job.build(measured, weights).to(memory_format=torch.channels_last)
     name = f"{job.experiment}, {job.row}, seed {job.seed}"
-    learn(module, method.trained, splits, settings, record, name, out, device, method.classify)
-    shutil.rmtree(out / "checkpoints")
+    with locked(out):
+        learn(module, method.trained, splits, settings, record, name, out, device, method.classify)
+        shutil.rmtree(out / "checkpoints")
 
 
 def _class_weights(settings: Training, labels: Tensor, classes: int) -> Tensor | None:
@@ -123,7 +118,10 @@ def learn(
 
 
 def write(out: Path, network: nn.Module, state: State, record: dict[str, Any]) -> None:
-    """Write a finished training: the network's weights, the history of its epochs, and the record as ``run.json``."""
+    """Write a finished training: the network's weights, the history of its epochs, and the record as ``run.json``.
+
+    The record gets the digests of the other two, so that they cannot be taken for those of another run.
+    """
     weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     with replacing(out / WEIGHTS) as temporary:
         temporary.write_bytes(save(weights))
@@ -134,4 +132,4 @@ def write(out: Path, network: nn.Module, state: State, record: dict[str, Any]) -
         writer = csv.DictWriter(file, list(state.history[0]))
         writer.writeheader()
         writer.writerows(state.history)
-    write_json(out / RECORD, record)
+    write_json(out / RECORD, {**record, "files": digests(out, [WEIGHTS, HISTORY])})

@@ -47,10 +47,17 @@ def figure(name):
     return [LAYOUT.figure(name, "png"), LAYOUT.figure(name, "pdf")]
 
 
+def data_files(wildcards):
+    """The digest of the files below the data root that an experiment's data are made of."""
+    return CONFIG.planned_files(wildcards.experiment, LAYOUT.data(wildcards.experiment) / layout.INFO)
+
+
 def predicted_masks(wildcards):
-    """The segmentation's masks, for an experiment whose data have their folder as predicted_masks."""
+    """The masks for an experiment whose data have a folder of predicted_masks: the segmentation's, or those there."""
     asked = CONFIG.experiment(wildcards.experiment).data.settings.get("predicted_masks")
-    return LAYOUT.masks() if CONFIG.segment and asked and Path(asked) == LAYOUT.masks() else []
+    if asked is None or (CONFIG.segment and Path(asked) == LAYOUT.masks()):
+        return LAYOUT.masks() if asked else []
+    return sorted(Path(asked).rglob("*.png"))
 
 
 def segment_outputs():
@@ -64,11 +71,15 @@ def range_of(wildcards):
     return LAYOUT.range(wildcards.experiment, range_id, wildcards.seed) if range_id else []
 
 
-def part_of_range(wildcards):
-    """The configuration of the measurement of a relevance range: that of the first row which needs it."""
+def row_of_range(wildcards):
+    """The first row that needs a relevance range."""
     rows = CONFIG.experiment(wildcards.experiment).rows
-    first = next(row for row in rows if CONFIG.range_id(wildcards.experiment, row) == wildcards.range_id)
-    return CONFIG.part("range", wildcards.experiment, first)
+    return next(row for row in rows if CONFIG.range_id(wildcards.experiment, row) == wildcards.range_id)
+
+
+def part_of_range(wildcards):
+    """The configuration of the measurement of a relevance range."""
+    return CONFIG.part("range", wildcards.experiment, row_of_range(wildcards))
 
 
 def runs_of(rows, seeds, files):
@@ -76,46 +87,55 @@ def runs_of(rows, seeds, files):
     return [LAYOUT.run(*row, seed) / file for row in rows for seed in seeds for file in files]
 
 
-def experiment_runs(wildcards):
+def experiment_runs(experiment):
     """What every run of an experiment leaves behind."""
-    rows = [(wildcards.experiment, row) for row in CONFIG.experiment(wildcards.experiment).rows]
+    rows = [(experiment, row) for row in CONFIG.experiment(experiment).rows]
     return runs_of(rows, CONFIG.seeds, [*TRAINED, layout.METRICS, layout.PREDICTIONS, layout.HEATMAPS])
 
 
-def study_runs(wildcards):
+def study_runs(study):
     """What every run of a study leaves behind; candidates are trained and not tested."""
-    rows = [(cell.experiment, cell.row) for cell in CONFIG.cells(wildcards.study)]
-    tested = [layout.METRICS, layout.PREDICTIONS] if CONFIG.study(wildcards.study).tested else []
-    return runs_of(rows, CONFIG.study_seeds(wildcards.study), [*TRAINED, *tested])
+    rows = [(cell.experiment, cell.row) for cell in CONFIG.cells(study)]
+    tested = [layout.METRICS, layout.PREDICTIONS] if CONFIG.study(study).tested else []
+    return runs_of(rows, CONFIG.study_seeds(study), [*TRAINED, *tested])
+
+
+# A table that is newer than all that it is made of is not made again because some of that is missing, unless what is
+# missing is asked for, too: so outputs name the runs and what was collected of them.
 
 
 def experiment_outputs(experiment):
-    """The tables and figures of an experiment; an empty gallery has no figure of heatmaps."""
+    """The tables and figures of an experiment, and its runs; an empty gallery has no figure of heatmaps."""
     gallery = CONFIG.experiments[experiment].gallery != ()
     kinds = ["accuracy", "heatmaps", "tradeoff"] if gallery else ["accuracy", "tradeoff"]
     return [
         *table(experiment, "csv", "md", "tex", "html"),
         *[path for kind in kinds for path in figure(f"{experiment}_{kind}")],
+        LAYOUT.collected(experiment),
+        *experiment_runs(experiment),
     ]
 
 
 def study_outputs(study):
-    """The table of a study, and its figure or what was chosen."""
-    select = CONFIG.study(study).select
-    return [*table(study, "csv", "md", "tex", "html"), *(table(study, "yaml") if select else figure(study))]
+    """The table of a study, its figure or what was chosen, and its runs."""
+    drawn = table(study, "yaml") if CONFIG.study(study).select else figure(study)
+    return [*table(study, "csv", "md", "tex", "html"), *drawn, LAYOUT.collected(study), *study_runs(study)]
 
 
-def overview_runs(wildcards):
+def overview_runs(name):
     """The collected runs of what an overview shows."""
-    return [LAYOUT.collected(name) for name in CONFIG.overview(wildcards.overview).of.values()]
+    return [LAYOUT.collected(name) for name in CONFIG.overview(name).of.values()]
 
 
 def overview_outputs(name):
-    """The table and the figure of an overview."""
-    return [*table(name, "csv", "md", "tex", "html"), *figure(name)]
+    """The table and the figure of an overview, and the runs that it shows."""
+    shown = CONFIG.overview(name).of.values()
+    runs = [path for one in shown for path in (study_runs(one) if one in CONFIG.studies else experiment_runs(one))]
+    return [*table(name, "csv", "md", "tex", "html"), *figure(name), *overview_runs(name), *runs]
 
 
 def timing_outputs():
     """The tables and figures of the timing cases, where they are asked for."""
     figures = [figure(f"training_{quantity}_vs_classes_{case}") for case in CONFIG.cases for quantity in QUANTITIES]
-    return [*(table(f"timing_{case}", "csv", "html") for case in CONFIG.cases), *figures]
+    measured = [LAYOUT.timing(f"_{case}") for case in CONFIG.cases]
+    return [*(table(f"timing_{case}", "csv", "html") for case in CONFIG.cases), *figures, *measured]

@@ -16,6 +16,7 @@ rule segment:
         LAYOUT.benchmark("segment")
     params:
         config=part_of("segment"),
+        files=CONFIG.segment and CONFIG.segment.files(),
         out=subpath(output.weights, parent=True),
     threads: 4
     resources:
@@ -37,8 +38,10 @@ rule prepare:
         LAYOUT.log("{experiment}", "prepare"),
     params:
         config=part_of("prepare", "experiment"),
+        source=lambda wildcards: CONFIG.catalog.data[CONFIG.experiment(wildcards.experiment).data.name].code,
+        files=data_files,
     conda:
         ENVIRONMENT
     shell:
         "OMP_NUM_THREADS={threads} python -m isnet_bench prepare --config {params.config:q}"
-        " --experiment {wildcards.experiment} --out {output} > {log} 2>&1"
+        " --experiment {wildcards.experiment} --files {params.files} --out {output} > {log} 2>&1"

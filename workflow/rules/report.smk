@@ -3,7 +3,7 @@
 
 rule collect:
     input:
-        experiment_runs,
+        lambda wildcards: experiment_runs(wildcards.experiment),
     output:
         directory(LAYOUT.collected("{experiment}")),
     log:
@@ -23,7 +23,7 @@ rule collect:
 
 use rule collect as collect_study with:
     input:
-        study_runs,
+        lambda wildcards: study_runs(wildcards.study),
     output:
         directory(LAYOUT.collected("{study}")),
     log:
@@ -135,7 +135,7 @@ use rule study as choice with:
 
 use rule study as overview with:
     input:
-        overview_runs,
+        lambda wildcards: overview_runs(wildcards.overview),
     output:
         table("{overview}", "csv", "md", "tex"),
         LAYOUT.figure("{overview}", "pdf"),

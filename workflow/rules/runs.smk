@@ -1,4 +1,4 @@
-# One training and its test for each experiment, row and seed.
+# One training and its test for each experiment, row and seed. The parameter source makes a change of the code count.
 
 
 rule train:
@@ -15,6 +15,7 @@ rule train:
         LAYOUT.benchmark("{experiment}", "{row}", "seed{seed}", "train")
     params:
         config=part_of("train", "experiment", "row"),
+        source=lambda wildcards: CONFIG.source(wildcards.experiment, wildcards.row),
         row="{row}",
         range=lambda wildcards, input: f"--range {input.range}" if input.get("range") else "",
         out=subpath(output.weights, parent=True),
@@ -42,6 +43,7 @@ use rule train as range_classifier with:
         LAYOUT.benchmark("{experiment}", "range", "classifier", "seed{seed}")
     params:
         config=part_of("range_classifier", "experiment"),
+        source=CONFIG.catalog.methods[configuration.PLAIN].code,
         row=configuration.CLASSIFIER,
         range="",
         out=subpath(output.weights, parent=True),
@@ -60,6 +62,7 @@ rule relevance_range:
         LAYOUT.benchmark("{experiment}", "range", "{range_id}", "seed{seed}")
     params:
         config=part_of_range,
+        source=lambda wildcards: CONFIG.source(wildcards.experiment, row_of_range(wildcards)),
         classifier=subpath(input.weights, parent=True),
     resources:
         gpu=GPUS,

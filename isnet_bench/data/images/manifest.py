@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import difflib
 import logging
-import os
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path, PurePath
@@ -21,13 +20,8 @@ log = logging.getLogger(__name__)
 _MOST_LOGGED = 20
 
 
-def data_root() -> Path:
-    """Return the folder that holds all data: the environment variable ISNET_BENCH_DATA, else ``data``."""
-    return Path(os.environ.get("ISNET_BENCH_DATA", "data"))
-
-
-def read(path: Path, columns: Sequence[str]) -> pd.DataFrame:
-    """Read a manifest, CSV in UTF-8: its text in these columns, empty cells as "".
+def read(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> pd.DataFrame:
+    """Read a manifest, CSV in UTF-8: its text in these columns, empty cells as ""; optional ones may be missing, too.
 
     The index, named ``line``, is the line in the file, where the header is line 1. Raises BenchError if the file is
     missing, cannot be read as such a table, lacks a column or has no rows.
@@ -51,7 +45,7 @@ def read(path: Path, columns: Sequence[str]) -> pd.DataFrame:
         raise BenchError(
             f"{path} lacks the column {missing[0]!r}; it needs {', '.join(columns)}, and has {', '.join(table.columns)}"
         )
-    table = table.loc[:, list(columns)].apply(lambda cells: cells.str.strip())
+    table = table.reindex(columns=[*columns, *optional], fill_value="").apply(lambda cells: cells.str.strip())
     table.index = pd.RangeIndex(2, len(table) + 2, name="line")
     table = table[(table != "").any(axis=1)]
     if table.empty:

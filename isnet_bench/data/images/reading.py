@@ -6,7 +6,7 @@ background bias is about.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,6 +25,13 @@ _WHITE = 255
 _CLIPPED_PERCENT = 0.5
 # Masks with no larger value number their parts (left lung, right lung); with a larger one, they are grey values.
 _LARGEST_PART = 15
+# One value of more than this share of the pixels, and as far from the darkest, is not that of an edge.
+_EDGE = 0.05
+_REMEDY = "let mask_values name the values of the foreground"
+
+
+class _Uncertain(Exception):
+    """Why a mask may be read in more than one way."""
 
 
 def read(path: Path) -> np.ndarray:
@@ -46,28 +53,54 @@ def read(path: Path) -> np.ndarray:
             return np.asarray(image.convert("L"))
 
 
-def read_mask(path: Path) -> np.ndarray:
-    """Read a foreground mask, a PNG or JPEG file, as bool (H, W). Raises as `read`.
+def read_mask(path: Path, values: Collection[int] = ()) -> np.ndarray:
+    """Read a foreground mask, a PNG or JPEG file, as bool (H, W). Raises as `read`, and where it is not certain.
 
-    Foreground is where a mask is at least half as bright as its brightest pixel. Masks whose largest value is 15 or
-    less, and palette images, number their parts (such as left and right lung): all but 0 is foreground.
+    Foreground is what has one of the `values`, if there are any: palette indices, or grey values as the file has them.
+    Without them it is where a mask is at least half as bright as its brightest pixel. Masks whose largest value is 15
+    or less, and palette images, number their parts (such as left and right lung): all but 0 is foreground. A mask whose
+    colours are all the same is in its transparency. Uncertain are parts of which none is 0, large parts below
+    half of the brightest that are not the darkest, and transparency and colours that say different things.
     """
     with _sentences(path), _opened(path) as image:
+        if values:
+            stored = np.asarray(image if image.mode in ("P", "L", "1") or image.mode[0] in "IF" else image.convert("L"))
+            return np.isin(stored, list(values))
+        if image.mode in ("RGBA", "LA"):
+            return _of_transparency(*np.moveaxis(np.asarray(image.convert("LA")), 2, 0))
         numbered = image.mode == "P"
-        values = np.asarray(image if numbered or image.mode.startswith(("I", "F", "1")) else image.convert("L"))
-        largest = int(values.max())
-        if numbered or largest <= _LARGEST_PART:
-            return values > 0
-        return values >= largest / 2
+        return _foreground(np.asarray(image if numbered or image.mode[0] in "IF1" else image.convert("L")), numbered)
 
 
-def read_pair(image: Path, mask: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Read an X-ray and its mask. Raises BenchError as `read`, and if they differ in size."""
-    pair = read(image), read_mask(mask)
+def read_pair(image: Path, mask: Path, values: Collection[int] = ()) -> tuple[np.ndarray, np.ndarray]:
+    """Read an X-ray and its mask. Raises BenchError as `read_mask`, and if they differ in size."""
+    pair = read(image), read_mask(mask, values)
     sizes = [f"{array.shape[1]} x {array.shape[0]}" for array in pair]
     if sizes[0] != sizes[1]:
         raise BenchError(f"the mask {mask} has {sizes[1]} pixels, and its image {image} {sizes[0]}; resize the mask")
     return pair
+
+
+def _of_transparency(grey: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    of_grey, of_alpha = (None if part.min() == part.max() else _foreground(part) for part in (grey, alpha))
+    if of_alpha is None:
+        return _foreground(grey)
+    if of_grey is not None and not np.array_equal(of_grey, of_alpha):
+        raise _Uncertain(f"its transparency and its colours differ; {_REMEDY}, or save it without transparency")
+    return of_alpha
+
+
+def _foreground(values: np.ndarray, numbered: bool = False) -> np.ndarray:
+    largest = int(values.max())
+    found, pixels = np.unique(values, return_counts=True)
+    if numbered or largest <= _LARGEST_PART:
+        if found[0] > 0 and len(found) > 1:
+            raise _Uncertain(f"its values are {', '.join(map(str, found))}, of which none is 0; {_REMEDY}")
+        return values > 0
+    between = (found > found[0] + largest * _EDGE) & (found < largest / 2) & (pixels > values.size * _EDGE)
+    if between.any():
+        raise _Uncertain(f"much of it lies between dark and bright, with the value {found[between][0]}; {_REMEDY}")
+    return values >= largest / 2
 
 
 def resize(image: np.ndarray, size: int) -> np.ndarray:
@@ -85,6 +118,8 @@ def resize_mask(mask: np.ndarray, size: int) -> np.ndarray:
 def _sentences(path: Path) -> Iterator[None]:
     try:
         yield
+    except _Uncertain as error:
+        raise BenchError(f"{path} does not tell what is foreground: {error}") from error
     # For files that are damaged, cut short, or something else, the decoders raise whatever they stumble over.
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -113,6 +148,8 @@ def _read_dicom(path: Path) -> np.ndarray:
         return np.asarray(Image.fromarray(stored).convert("L"))
     if not kind.startswith("MONOCHROME"):
         raise ValueError(f"its photometric interpretation is {kind}")
+    if kind == "MONOCHROME2" and dataset.get("PresentationLUTShape") == "INVERSE":
+        raise ValueError("it is MONOCHROME2 with an inverse presentation table, so what is bright in it is not certain")
     values = apply_modality_lut(stored, dataset).astype(np.float64)
     image = _window(values, values[~_padding(stored, dataset)])
     return _WHITE - image if kind == "MONOCHROME1" else image

@@ -24,6 +24,7 @@ from isnet_bench.data.base import Arrays, DataSet
 from isnet_bench.data.mask_quality import MaskQuality, degrade, dilate
 from isnet_bench.io import torchvision_shim
 from isnet_bench.io.errors import BenchError
+from isnet_bench.io.inputs import data_root
 
 torchvision_shim.ensure()
 
@@ -33,6 +34,7 @@ from torchvision.datasets.mnist import read_image_file, read_label_file  # noqa:
 log = logging.getLogger(__name__)
 
 PUBLISHABLE = True
+READS = ("MNIST/raw/*", "mnist/MNIST/raw/*")
 
 _CLASSES = 10
 _SIDE = 28
@@ -138,7 +140,7 @@ def _resize(images: np.ndarray, size: int) -> np.ndarray:
 
 
 def _mnist(settings: Settings, rng: np.random.Generator) -> _Digits | None:
-    root = Path(os.environ.get("ISNET_BENCH_DATA", "data"))
+    root = data_root()
     folder = _find(root)
     if folder is None and settings.download and _download(root):
         folder = _find(root)

@@ -21,11 +21,13 @@ from isnet_bench.data.images import manifest
 from isnet_bench.data.images import reading as images
 from isnet_bench.data.xray import checks
 from isnet_bench.io.errors import BenchError
+from isnet_bench.io.inputs import data_root
 
 log = logging.getLogger(__name__)
 
 # Published under CC BY 4.0. Terms of the others forbid it, or are each image's own; of your own images, only you know.
 PUBLISHABLE = frozenset({"covid_cxnet"})
+READS = ("{manifest}",)
 
 _SMALLEST = 32
 _LOGGED_EVERY = 1000
@@ -55,8 +57,8 @@ class Settings:
     ----------
     manifest : str
         The manifest, relative to the data root (environment variable ISNET_BENCH_DATA, else ``data/``). Columns image,
-        label, source, split (train, val, test_iid, test_ood) and mask, which may be empty; paths are relative to its
-        folder.
+        label, source, split (train, val, test_iid, test_ood) and mask, which may be empty; a column patient lets no
+        patient of a source be in two splits. Paths are relative to its folder.
     labels : tuple of str
         The classes, in the order of their numbers.
     image_size : int
@@ -64,6 +66,9 @@ class Settings:
     predicted_masks : str or None
         Folder of the masks of images that the manifest gives none for, relative to the working directory: for the image
         a/b.jpg the file a/b.png. None: every image must have a mask in the manifest.
+    mask_values : tuple of int
+        Values of the foreground in the manifest's masks: palette indices or grey values. Empty: see
+        `isnet_bench.data.images.reading.read_mask`.
     empty_predictions : {"error", "drop"}
         What becomes of images in which the prediction finds no foreground: an error, or they are left out, and counted.
     marks : Bias or None
@@ -78,6 +83,7 @@ class Settings:
     labels: tuple[str, ...] = ("covid19", "normal", "pneumonia")
     image_size: Annotated[int, Field(ge=_SMALLEST)] = 224
     predicted_masks: str | None = None
+    mask_values: tuple[Annotated[int, Field(ge=0, le=65_535)], ...] = ()
     empty_predictions: Literal["error", "drop"] = "error"
     marks: synthetic.Bias | None = None
     seed: NonNegativeInt = 0
@@ -117,20 +123,22 @@ def make(settings: Settings) -> DataSet:
     with marks as in training, "ood" without marks, "deceiving" with the mark of another class. Raises BenchError if
     anything in the manifest is wrong (all problems are logged), or if there is none and nothing may stand in.
     """
-    root = manifest.data_root()
+    root = data_root()
     path = root / settings.manifest
     if not path.is_file():
         return _stand_in(settings, path, root)
     splits = [split for split in checks.SPLITS if split != "test_ood" or settings.marks is None]
-    table = manifest.read(path, checks.COLUMNS)
+    table = manifest.read(path, checks.COLUMNS, checks.OPTIONAL)
     manifest.refuse(checks.rows(table, path, settings.labels, root))
     manifest.refuse(checks.empty_splits(table, path, splits, settings.labels))
     table = table[table["split"].isin(splits)]
+    manifest.refuse(checks.shared_patients(table, path))
     manifest.refuse(_without_masks(table, path, settings))
     seen, dropped = _look_at_all(table, path, settings)
     table = table.loc[list(seen)].join(pd.DataFrame([one.told for one in seen.values()], index=list(seen)))
     manifest.refuse(checks.empty_splits(table, path, splits, settings.labels))
-    manifest.refuse(checks.shared_between_splits(table, path))
+    manifest.refuse(checks.copies(table, path))
+    manifest.refuse(checks.full_masks(table, path))
     report = checks.report(table, np.stack([one.fingerprint for one in seen.values()]), path, settings.labels)
     for warning in report.warnings:
         log.warning("%s: %s", path, warning)
@@ -138,9 +146,10 @@ def make(settings: Settings) -> DataSet:
     origins = {split: part.records["mask_origin"].value_counts().to_dict() for split, part in parts.items()}
     details = {"masks": origins, "dropped_images": dropped, "warnings": list(report.warnings)}
     made = (_with_swapped_backgrounds if settings.marks is None else _with_marks)(parts, settings, details)
-    counts = report.tables["Images by class and source"]
+    counts, doubt = report.tables["Images by class and source"], checks.doubtful_masks(table)
+    title = f"{made.title} (MASKS IN DOUBT: {doubt})" if doubt else made.title
     return dataclasses.replace(
-        made, texts={"report.md": report.markdown(), "class_by_source.csv": counts.to_csv(index=False)}
+        made, title=title, texts={"report.md": report.markdown(), "class_by_source.csv": counts.to_csv(index=False)}
     )
 
 
@@ -213,7 +222,13 @@ def _look_at_all(table: pd.DataFrame, path: Path, settings: Settings) -> tuple[d
 def _look(name: str, mask_name: str, path: Path, settings: Settings) -> _Seen | None:
     """Read one image and its mask; None if it is to be left out."""
     file = path.parent / mask_name if mask_name else _predicted(name, settings.predicted_masks)
-    image, mask = images.read_pair(path.parent / name, file)
+    image, mask = images.read_pair(path.parent / name, file, settings.mask_values if mask_name else ())
+    if min(image.shape) < _SMALLEST:
+        raise BenchError(f"{name} has {image.shape[1]} x {image.shape[0]} pixels, and an X-ray more; delete its line")
+    if image.min() == image.max():
+        raise BenchError(
+            f"{name} shows nothing: all of its pixels have one value; replace the file, or delete its line"
+        )
     small = images.resize_mask(mask, settings.image_size)
     if not small.any():
         if not mask_name and settings.empty_predictions == "drop":
@@ -225,6 +240,7 @@ def _look(name: str, mask_name: str, path: Path, settings: Settings) -> _Seen | 
         "width": image.shape[1],
         "height": image.shape[0],
         "area": float(mask.mean()),
+        "rim": float(np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]]).mean()),
         "mask_origin": "given" if mask_name else "predicted",
     }
     return _Seen(images.resize(image, settings.image_size), small, checks.fingerprint(image), told)

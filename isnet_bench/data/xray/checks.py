@@ -19,6 +19,7 @@ from PIL import Image
 from isnet_bench.data.images import manifest
 
 COLUMNS = ("image", "label", "source", "split", "mask")
+OPTIONAL = ("patient",)
 SPLITS = ("train", "val", "test_iid", "test_ood")
 
 _HASH_SIDE = 16
@@ -26,6 +27,7 @@ _HASH_SIDE = 16
 _NEAR = 12
 _CHUNK = 1024
 _MOST_LISTED = 20
+_FULL, _NEARLY_ALL = 0.99, 0.9
 _PLAUSIBLE_AREA = (0.05, 0.7)
 _FEW = 20
 
@@ -70,6 +72,17 @@ def empty_splits(table: pd.DataFrame, path: Path, splits: Sequence[str], labels:
             yield f"{path} has no training image of {label!r}; add some, or take it out of the configuration's labels"
 
 
+def shared_patients(table: pd.DataFrame, path: Path) -> Iterator[str]:
+    """Find patients of a source whose images are in several splits, which is a problem; an empty cell says nothing."""
+    for (source, patient), images in table[table["patient"] != ""].groupby(["source", "patient"], sort=False):
+        first = images.iloc[0]
+        for line, other in images[images["split"] != first["split"]].iloc[:1].iterrows():
+            yield (
+                f"{path}, lines {images.index[0]} and {line}: patient {patient} of {source} is in {first['split']} and "
+                f"in {other['split']}; keep all images of a patient in one split"
+            )
+
+
 def digest(image: np.ndarray) -> str:
     """Return a text that no two different images, uint8 (H, W), share."""
     return sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()
@@ -81,10 +94,10 @@ def fingerprint(image: np.ndarray) -> np.ndarray:
     return np.packbits(bits).view(np.uint64)
 
 
-def shared_between_splits(seen: pd.DataFrame, path: Path) -> Iterator[str]:
-    """Find images that are in two splits, pixel for pixel: problems.
+def copies(seen: pd.DataFrame, path: Path) -> Iterator[str]:
+    """Find images that are in two splits, or have two labels, pixel for pixel: problems.
 
-    The table has one row for each image, with the columns image, split and digest, by the line in the manifest.
+    The table has one row for each image, with the columns image, label, split and digest, by the line in the manifest.
     """
     for same in _same_images(seen):
         first = same.iloc[0]
@@ -93,13 +106,37 @@ def shared_between_splits(seen: pd.DataFrame, path: Path) -> Iterator[str]:
                 f"{path}, lines {same.index[0]} and {line}: {first['image']} ({first['split']}) and {other['image']} "
                 f"({other['split']}) are the same image; keep it in one split"
             )
+        for line, other in same[(same["split"] == first["split"]) & (same["label"] != first["label"])].iterrows():
+            yield (
+                f"{path}, lines {same.index[0]} and {line}: {first['image']} ({first['label']}) and {other['image']} "
+                f"({other['label']}) are the same image with different labels; keep the right one"
+            )
+
+
+def full_masks(seen: pd.DataFrame, path: Path) -> Iterator[str]:
+    """Tell of masks of which most are foreground throughout: a problem. The table needs the columns image and area."""
+    full = seen["image"][seen["area"] >= _FULL]
+    if len(full) > len(seen) / 2:
+        yield (
+            f"{path}: the masks of {len(full)} of {len(seen)} images, such as {full.iloc[0]}, are foreground "
+            "throughout; let mask_values name the values of the foreground, or correct them"
+        )
+
+
+def doubtful_masks(seen: pd.DataFrame) -> str:
+    """Return why the masks may be another thing than the foreground, empty if they are plausible as a whole.
+
+    The table needs the columns area and rim: the shares of the frame and of its outermost pixels that are foreground.
+    """
+    share = ((seen["rim"] > 0.5) | (seen["area"] > _NEARLY_ALL)).mean()
+    return f"foreground covers the rim, or nearly all, of {share:.0%} of the images" if share > 0.5 else ""
 
 
 def report(seen: pd.DataFrame, fingerprints: np.ndarray, path: Path, labels: Sequence[str]) -> Report:
     """Sum up images that have no problem, with their fingerprints, uint64 (N, 4).
 
     The table has one row for each image, by the line in the manifest, with the columns image, label, source, split,
-    mask_origin (given or predicted), width and height (pixels), area (foreground, as a share) and digest.
+    mask_origin (given or predicted), width and height (pixels), area and rim (see `doubtful_masks`) and digest.
     """
     warnings = [
         *_of_training_sources(seen),
@@ -200,6 +237,9 @@ def _of_masks(seen: pd.DataFrame) -> Iterator[str]:
     if given.max() - given.min() >= 0.1:
         shares = ", ".join(f"{label} {share:.0%}" for label, share in given.items())
         yield f"in train, the share of given instead of predicted masks differs between classes: {shares}"
+    doubt = doubtful_masks(seen)
+    if doubt:
+        yield f"{doubt}: the masks may be inverted, or of something else"
     low, high = _PLAUSIBLE_AREA
     odd = seen[(seen["area"] < low) | (seen["area"] > high)]
     if len(odd):
@@ -209,9 +249,8 @@ def _of_masks(seen: pd.DataFrame) -> Iterator[str]:
 
 def _of_copies(seen: pd.DataFrame, fingerprints: np.ndarray) -> Iterator[str]:
     for same in _same_images(seen):
-        different = ", with different labels" if same["label"].nunique() > 1 else ""
         named = " and ".join(f"{row.image} ({row.label})" for row in same.itertuples())
-        yield f"{named} are the same image in {same['split'].iloc[0]}{different}"
+        yield f"{named} are the same image in {same['split'].iloc[0]}"
     pairs = []
     for one, other in combinations(SPLITS, 2):
         first, second = (np.flatnonzero(seen["split"] == split) for split in (one, other))
