@@ -52,6 +52,15 @@ def test_every_row_stands_under_every_condition(bench):
     assert (cells["slowdown"].xs("resnet", level="method") == 1).all()
 
 
+def test_of_some_rows_differences_are_from_the_best_isnet_of_all(bench):
+    bench.raw["overviews"]["all_of_it"]["rows"] = ["resnet"]
+    table = overview.read(bench.config, "all_of_it", bench.root).table
+    assert set(table["method"]) == {"resnet"}
+    assert table.set_index("condition").loc["B, full", "difference"] == pytest.approx(0.1 - 0.8)
+    overview.write(overview.Overview("x", "X", table), bench.root / "x")
+    assert "Best ISNet: Stochastic ISNet" in (bench.root / "x.md").read_text()
+
+
 def test_differences_and_tests_are_those_of_the_predictions(bench):
     table = overview.read(bench.config, "all_of_it", bench.root).table
     predictions = snapshot.read(Layout(bench.root).collected("strength")).tables["predictions.parquet"]
@@ -82,6 +91,9 @@ def test_table_and_figure_show_all_of_it(bench, drawn):
 def test_an_overview_is_of_what_there_is(bench):
     bench.raw["overviews"]["all_of_it"]["of"]["C"] = "strenght"
     with pytest.raises(BenchError, match=r"overviews\.all_of_it\.of\.C: .*'strenght'.*strength"):
+        assert bench.config
+    bench.raw["overviews"] = {"mine": {"of": {"A": "strength"}, "rows": ["resnett"]}}
+    with pytest.raises(BenchError, match=r"overviews\.mine\.rows: .*'resnett'.*resnet"):
         assert bench.config
     bench.raw["overviews"] = {"mnist": {"of": {"A": "strength"}}}
     with pytest.raises(BenchError, match=r"overviews\.mnist: an experiment or a study has that name"):

@@ -307,6 +307,13 @@ def _errors_of_overview(name: str, overview: Overview, config: Config) -> Iterat
     for label, source in overview.of.items():
         if source not in tested:
             yield f"{place}.of.{label}: {unknown('experiment or study', source, tested)}"
+            return
+    known = {row for source in overview.of.values() for row in _rows_of(config, source)}
+    yield from (f"{place}.rows: {unknown('row', row, known)}" for row in overview.rows if row not in known)
+
+
+def _rows_of(config: Config, source: str) -> Mapping[str, Row]:
+    return config.study_rows(source) if source in config.studies else config.experiments[source].rows
 
 
 def _errors_of(experiment: Experiment, place: str, known: catalog.Catalog) -> Iterator[str]:

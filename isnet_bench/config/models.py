@@ -345,11 +345,11 @@ class Study(Model):
 class Overview(Model):
     """Experiments and studies whose rows stand beside each other, under every condition."""
 
-    title: str | None = Field(None, description="Heading of its table and figure; its name where absent.")
+    title: str | None = Field(None, description="Heading of table and figure; its name where absent.")
     of: dict[str, str] = Field(
-        min_length=1,
-        description="Label -> an experiment, or a study whose combinations of values are a condition each.",
+        min_length=1, description="Label -> an experiment, or a study whose combinations of values are conditions."
     )
+    rows: tuple[str, ...] = Field((), description="Ids of the rows that are shown; all where absent.")
 
 
 class _TimingKeys(Model):

@@ -34,9 +34,10 @@ class Overview:
     table : DataFrame
         One row for each condition and row of the results: condition, method (the row), label, family, oracle, seeds,
         metric, set, first_set; value with low and high (the metric on the last test set, over seeds and images),
-        first_value (on the first test set), reference (the best ISNet under the condition), difference from it with
-        difference_low and difference_high, p, p_holm (for all pairs under the condition), slowdown (training time as a
-        multiple of the first row's, geometric mean over seeds), data, stand_in. Scores are fractions of 1.
+        first_value (on the first test set), reference and reference_label (the best ISNet under the condition),
+        difference from it with difference_low and difference_high, p, p_holm (for all pairs under the condition),
+        slowdown (training time as a multiple of the first row's, geometric mean over seeds), data, stand_in. Scores are
+        fractions of 1.
     """
 
     name: str
@@ -55,7 +56,10 @@ def read(cfg: Config, name: str, results: Path) -> Overview:
     parts = [
         part for label, source in asked.of.items() for part in _conditions(label, runs.read(cfg, source, Path(results)))
     ]
-    return Overview(name, asked.title or name, pd.concat(parts, ignore_index=True))
+    table = pd.concat(parts, ignore_index=True)
+    if asked.rows:
+        table = table[table["method"].isin(asked.rows)].reset_index(drop=True)
+    return Overview(name, asked.title or name, table)
 
 
 def _conditions(label: str, found: Runs) -> Iterator[pd.DataFrame]:
@@ -96,6 +100,7 @@ def _compared(condition: str, found: Runs, cells: list[int], predictions: pd.Dat
             metric=metric,
             first_set=first,
             label=table["method"].map(found.labels),
+            reference_label=lambda rows: rows["reference"].map(found.labels),
             family=table["method"].map(family),
             oracle=table["method"].map(oracle),
             slowdown=np.exp(table["method"].map(seconds) - seconds[looks[0]]),
@@ -151,9 +156,8 @@ def _part(condition: str, rows: pd.DataFrame, label: str) -> markup.Part:
             "Training time": [f"{value:.1f} ×" for value in rows["slowdown"]],
         }
     )
-    reference = rows["reference"].dropna().unique()
-    names = rows.set_index("method")["label"]
-    before = [f"Best ISNet: {names[reference[0]]}. Data: {rows['data'].iloc[0]}."] if len(reference) else []
+    reference = rows["reference_label"].dropna().unique()
+    before = [f"Best ISNet: {reference[0]}. Data: {rows['data'].iloc[0]}."] if len(reference) else []
     return markup.Part(shown, title=condition, label=label, before=before)
 
 
