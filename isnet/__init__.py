@@ -6,6 +6,7 @@ Stochastic) and LRP-Flex: Bassi, Decherchi, Cavalli, arXiv 2401.08409, IEEE Acce
 
 from isnet.batch_statistics import BatchStatistics
 from isnet.block import LRPBlock
+from isnet.data_parallel import DataParallelTraining
 from isnet.engine import Explanation, UnsupportedNetworkError
 from isnet.first_pass import FirstPass
 from isnet.flex import LRPFlex
@@ -17,6 +18,7 @@ from isnet.variants import INPUT, DualISNet, ISNet, OriginalISNet, SelectiveISNe
 __all__ = [
     "INPUT",
     "BatchStatistics",
+    "DataParallelTraining",
     "DualISNet",
     "EveryLogit",
     "Explanation",

@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 from isnet.batch_statistics import BatchStatistics
 from isnet.calls import Call, calling_modules
 from isnet.first_pass import Replay
+from isnet.process_group import check_layers_of_processes
 from isnet.quantities import Quantity
 from isnet.rules import Bound, make_rules
 
@@ -105,6 +106,7 @@ class Engine(ABC):
     def _check_images(self, images: Tensor) -> None:
         """Refuse an empty batch; warn once of images outside the z^B rule's bounds, or refuse them if `strict`."""
         check_images(images)
+        check_layers_of_processes(self.model)
         first = self._rules[0].first
         outside = None if first is None or self._warned else first.outside(images)
         if outside is not None and self._strict:
