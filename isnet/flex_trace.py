@@ -25,7 +25,7 @@ from isnet.flex_convolution import FlexConvolution
 from isnet.flex_functions import DampedReLU, Propagation, Reused, TrainingBatchNorm, scaled
 from isnet.positive_part import Signed
 from isnet.refusal import OF_HOOKS, OF_LOST, REMEDY, unsupported_operation
-from isnet.stem import Stem, fused, identity, joined, moved, route_of, with_constant
+from isnet.stem import Stem, fused, identity, joined, moved, route_of, summed, with_constant
 
 _OWN_NODES = tuple(function._backward_cls for function in (DampedReLU, TrainingBatchNorm, Reused))
 _NETWORK_NODES = ("Convolution", "_Convolve", "Relu", "NativeBatchNorm", "MaxPool", "Addmm")
@@ -300,8 +300,11 @@ class FlexTrace(Trace):
         traced = self._traced(given["input"], given["other"])
         if len(traced) == 1:
             return self._enter_affine(call, traced[0], call.run(), signed)
-        self._leave_stem(call, traced)
-        return self._enter(call.run(), signed)
+        left, right = (self._values[item].stem for item in traced)
+        both = summed(left, right) if call.kind is Kind.ADD and left and right else None
+        if both is None:
+            self._leave_stem(call, traced)
+        return self._enter(call.run(), signed, both)
 
     def _signed_sum(self, left: Any, right: Any, subtract: bool) -> Signed | None:
         traced = self._traced(left, right)
