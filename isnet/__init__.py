@@ -6,17 +6,20 @@ Stochastic) and LRP-Flex: Bassi, Decherchi, Cavalli, arXiv 2401.08409, IEEE Acce
 
 from isnet.batch_statistics import BatchStatistics
 from isnet.block import LRPBlock
-from isnet.engine import Explanation, UnsupportedNetworkError
+from isnet.data_parallel import DataParallelTraining
+from isnet.engine import Explanation
 from isnet.first_pass import FirstPass
 from isnet.flex import LRPFlex
 from isnet.loss import HeatmapLoss, Losses, RelevanceRange, gwrp, relevance_range
 from isnet.quantities import EveryLogit, JointLogits, Logit, Quantity, RandomLogit, SoftmaxEta
+from isnet.refusal import UnsupportedNetworkError
 from isnet.rules import pixel_bounds
 from isnet.variants import INPUT, DualISNet, ISNet, OriginalISNet, SelectiveISNet, StochasticISNet
 
 __all__ = [
     "INPUT",
     "BatchStatistics",
+    "DataParallelTraining",
     "DualISNet",
     "EveryLogit",
     "Explanation",

@@ -14,9 +14,10 @@ from torch.nn import functional as F
 from isnet.affine_layers import Convolution, Diagonal, Linear, Weighted
 from isnet.batch_statistics import BatchStatistics
 from isnet.block_tape import Layer, Node, Operation, Reshape, Tape, Value
-from isnet.engine import NO_FIRST_LAYER, Engine, Explanation, UnsupportedNetworkError, check_logits, collect_outputs
+from isnet.engine import Engine, Explanation, check_logits, collect_outputs
 from isnet.first_pass import Replay
 from isnet.quantities import ClassQuantity, JointLogits, Quantity, SoftmaxEta
+from isnet.refusal import NO_FIRST_LAYER, UnsupportedNetworkError
 from isnet.rules import Bound, Epsilon, Rule, ZPlus, stabilise
 
 # Of the odds (1 - p) / p in SoftmaxEta's difference layer; fixed in the authors' code.

@@ -18,8 +18,9 @@ from torch.overrides import resolve_name
 from isnet.affine_layers import Affine, AveragePool, Convolution, Diagonal, Linear, Mean, Weighted
 from isnet.batch_statistics import BatchNormCall, Statistics
 from isnet.calls import Call, Kind, TensorTable, tensors_in
-from isnet.engine import Trace, unsupported_operation
+from isnet.engine import Trace
 from isnet.first_pass import Replay
+from isnet.refusal import unsupported_operation
 from isnet.rules import ZB, Bounds, Rule
 
 

@@ -15,33 +15,18 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from isnet.batch_statistics import BatchStatistics
-from isnet.calls import Call, calling_modules
+from isnet.calls import Call
 from isnet.first_pass import Replay
+from isnet.process_group import check_layers_of_processes
 from isnet.quantities import Quantity
+from isnet.refusal import REMEDY, UnsupportedNetworkError, in_checkpoint, unsupported_operation
 from isnet.rules import Bound, make_rules
 
 Record = TypeVar("Record")
 # torch numbers hooks without a lock of its own.
 _HOOK_LOCK = threading.Lock()
-REMEDY = (
-    "LRP-Flex and LRP-Block explain ReLU networks: use a ReLU variant of the architecture "
-    "(in timm, for instance, create_model(..., act_layer=torch.nn.ReLU)) or Gradient x Input instead"
-)
-NO_FIRST_LAYER = (
-    "choose a network that begins so; input_rule='epsilon' explains this one, too, but black pixels then have no "
-    "relevance, and training sees nothing of what is made of them"
-)
-OF_HOOKS = (
-    "A forward hook is part of the network here: if it only logs, let it keep the output or a clone of it, and detach "
-    "that after the call"
-)
-
 _ALLOWED_ACTIVATIONS = (nn.ReLU, nn.Identity)
 _DATA_DEPENDENT = (nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm, nn.modules.instancenorm._InstanceNorm)
-
-
-class UnsupportedNetworkError(ValueError):
-    """The network holds an operation through which LRP's rules are not defined here."""
 
 
 class Explanation(NamedTuple):
@@ -105,6 +90,7 @@ class Engine(ABC):
     def _check_images(self, images: Tensor) -> None:
         """Refuse an empty batch; warn once of images outside the z^B rule's bounds, or refuse them if `strict`."""
         check_images(images)
+        check_layers_of_processes(self.model)
         first = self._rules[0].first
         outside = None if first is None or self._warned else first.outside(images)
         if outside is not None and self._strict:
@@ -139,6 +125,8 @@ class Trace(TorchFunctionMode):
         call = Call(func, args, kwargs or {})
         if call.name == "add_" and id(args[0]) in self._counters:
             return args[0]
+        if in_checkpoint():
+            raise unsupported_operation(self.model, call.name, "values are not kept at")
         return self.follow(call)
 
     @abstractmethod
@@ -168,19 +156,6 @@ def _is_unsupported(module: nn.Module) -> bool:
         base.__module__ in ("torch.nn.modules.activation", "timm.layers.activations") for base in type(module).__mro__
     )
     return activation or isinstance(module, _DATA_DEPENDENT)
-
-
-def unsupported_operation(
-    model: nn.Module, function: str, why: str = "no LRP rule for the operation", remedy: str = REMEDY
-) -> Exception:
-    """Build the error for a function met during the forward pass, naming the module that called it.
-
-    The module is found by walking the Python stack, which costs nothing unless there is an error to report.
-    """
-    names = {id(module): name or "the network itself" for name, module in model.named_modules()}
-    callers = (module for module in calling_modules() if id(module) in names)
-    where = next((f"{names[id(module)]} ({type(module).__name__})" for module in callers), "the network")
-    return UnsupportedNetworkError(f"{why} '{function}' in {where}. {remedy}.")
 
 
 def unwrap(model: nn.Module) -> nn.Module:

@@ -11,10 +11,8 @@ from torch import Tensor, nn
 from isnet.affine_layers import wide
 from isnet.batch_statistics import BatchStatistics
 from isnet.engine import (
-    NO_FIRST_LAYER,
     Engine,
     Explanation,
-    UnsupportedNetworkError,
     check_logits,
     check_modules,
     collect_outputs,
@@ -23,6 +21,7 @@ from isnet.first_pass import Replay
 from isnet.flex_functions import Propagation
 from isnet.flex_trace import FlexTrace
 from isnet.quantities import JointLogits, Quantity
+from isnet.refusal import NO_FIRST_LAYER, UnsupportedNetworkError
 from isnet.rules import ZB, Bound, Rule, ZPlus
 from isnet.stem import Stem
 

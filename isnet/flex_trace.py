@@ -19,12 +19,13 @@ from isnet import positive_part
 from isnet.affine_layers import Linear
 from isnet.batch_statistics import BatchNormCall, Met, Statistics
 from isnet.calls import Call, Kind, TensorTable, has_other_terms, over_space, tensors_in
-from isnet.engine import OF_HOOKS, REMEDY, Trace, unsupported_operation
+from isnet.engine import Trace
 from isnet.first_pass import Replay
 from isnet.flex_convolution import FlexConvolution
 from isnet.flex_functions import DampedReLU, Propagation, Reused, TrainingBatchNorm, scaled
 from isnet.positive_part import Signed
-from isnet.stem import Stem, fused, identity, joined, moved, route_of, with_constant
+from isnet.refusal import OF_HOOKS, OF_LOST, REMEDY, unsupported_operation
+from isnet.stem import Stem, fused, identity, joined, moved, route_of, summed, with_constant
 
 _OWN_NODES = tuple(function._backward_cls for function in (DampedReLU, TrainingBatchNorm, Reused))
 _NETWORK_NODES = ("Convolution", "_Convolve", "Relu", "NativeBatchNorm", "MaxPool", "Addmm")
@@ -134,7 +135,7 @@ class FlexTrace(Trace):
             self._refuse(call, "gradients are switched off inside the network at", OF_HOOKS)
         for tensor in tensors:
             if tensor not in self._values and self._reaches_activations(tensor):
-                self._refuse(call, "an activation was lost from sight before")
+                self._refuse(call, "an activation was lost from sight before", OF_LOST)
 
     def _reaches_activations(self, item: Tensor) -> bool:
         """Say whether an unknown tensor was computed from an activation or by layers, not of parameters alone."""
@@ -299,8 +300,11 @@ class FlexTrace(Trace):
         traced = self._traced(given["input"], given["other"])
         if len(traced) == 1:
             return self._enter_affine(call, traced[0], call.run(), signed)
-        self._leave_stem(call, traced)
-        return self._enter(call.run(), signed)
+        left, right = (self._values[item].stem for item in traced)
+        both = summed(left, right) if call.kind is Kind.ADD and left and right else None
+        if both is None:
+            self._leave_stem(call, traced)
+        return self._enter(call.run(), signed, both)
 
     def _signed_sum(self, left: Any, right: Any, subtract: bool) -> Signed | None:
         traced = self._traced(left, right)

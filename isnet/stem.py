@@ -1,7 +1,7 @@
 """The first layer of a network for the z^B rule: how it reads the images, and how relevance passes to them.
 
 Between the images and that layer they may be rearranged, padded, repeated and normalised; between it and the first ReLU
-there may be a batch norm and a max pool.
+there may be a batch norm and a max pool. Convolutions that are added up are one.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from isnet.affine_layers import Weighted
+from isnet.affine_layers import Convolution, Weighted
 from isnet.batch_statistics import Statistics
 from isnet.calls import Call, Kind, tensors_in
 from isnet.rules import ZB, Bounds
@@ -112,6 +113,29 @@ def fused(stem: Stem, change: Callable[[Tensor], Tensor], value: Tensor) -> Stem
         return None
     scale = (change(torch.ones_like(zeros)) - shift).flatten()
     return replace(stem, layer=stem.layer.followed_by(scale, shift.flatten().detach()))
+
+
+def summed(left: Stem, right: Stem) -> Stem | None:
+    """Return two first layers that are added up as one, if they are convolutions of the same images, moving alike.
+
+    What is affine in the images is one layer to z^B: the smaller kernel lies in the middle of the larger one.
+    """
+    small, large = sorted((left, right), key=lambda stem: stem.layer.weight.shape[2:])
+    one, other = small.layer, large.layer
+    if not (isinstance(one, Convolution) and isinstance(other, Convolution)) or small.routes or large.routes:
+        return None
+    kernels = zip(other.weight.shape[2:], one.weight.shape[2:], other.geometry.dilation, strict=True)
+    excess = [spacing * (wide - narrow) for wide, narrow, spacing in kernels]
+    padding = [2 * (a - b) for a, b in zip(other.geometry.padding, one.geometry.padding, strict=True)]
+    alike = one.geometry._replace(padding=()) == other.geometry._replace(padding=())
+    if left.inputs is not right.inputs or not alike or padding != excess or min(excess) < 0:
+        return None
+    per_axis = zip(excess, other.geometry.dilation, strict=True)
+    border = [width // (2 * spacing) for width, spacing in reversed([*per_axis]) for _ in range(2)]
+    weight = other.weight + F.pad(one.weight, border)
+    bias = other.bias if one.bias is None else one.bias if other.bias is None else one.bias + other.bias
+    normalised = left.normalised or right.normalised
+    return replace(large, layer=replace(other, weight=weight, bias=bias), normalised=normalised)
 
 
 def route_of(pool: Callable[[Tensor], Tensor], source: Tensor) -> Callable[[Tensor], Tensor]:

@@ -6,7 +6,7 @@ import math
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from isnet.engine import Engine, check_images, check_layers, unwrap
 from isnet.first_pass import FirstPass
 from isnet.flex import LRPFlex
 from isnet.loss import HeatmapLoss, Losses, gwrp
+from isnet.process_group import check_backbone, check_not_bypassed, in_wrapper, number_of_processes
 from isnet.quantities import EveryLogit, JointLogits, Logit, Quantity, RandomLogit, SoftmaxEta, as_classes
 from isnet.rules import Bound
 
@@ -102,13 +103,14 @@ class ISNet(nn.Module, ABC):
                 raise ValueError(f"{name} must lie in [0, 1], got {value}")
         if not 0 < heatmap_fraction <= 1:
             raise ValueError(f"heatmap_fraction must lie in (0, 1], got {heatmap_fraction}")
+        check_backbone(backbone)
         check_layers(unwrap(backbone), layers)
         self.backbone = backbone
         self.heatmap_weight, self.layer_decay, self.heatmap_fraction = heatmap_weight, layer_decay, heatmap_fraction
-        self.generator, self._told = generator, False
+        self.generator, self._told, self._bypass_excluded = generator, False, False
         # Whether heatmaps of a part of the batch, or their gradients, are others than those of the whole.
         self._couples = propagation == "block" or batch_statistics == "differentiated"
-        self._losses = nn.ModuleList(_one_loss_each(loss, (INPUT, *layers)))
+        self.heatmap_losses = nn.ModuleList(_one_loss_each(loss, (INPUT, *layers)))
         self.class_weights: Tensor | None
         self.register_buffer("class_weights", class_weights, persistent=False)
         options: dict[str, Any] = {"epsilon": epsilon, "input_rule": input_rule, "low": low, "high": high}
@@ -158,6 +160,11 @@ class ISNet(nn.Module, ABC):
         ValueError
             If the batch is empty, or masks or labels are not what is expected.
         """
+        return self.combine(self.means(images, masks, labels))
+
+    def means(self, images: Tensor, masks: Tensor, labels: Tensor) -> list[Tensor]:
+        """Return the cross-entropy and the loss of each heatmap (input, then layers) that make up the training loss."""
+        self._check_processes()
         check_images(images)
         masks = self._check_masks(images, masks)
         logits, heatmaps, explained = self._heatmaps(images, masks)
@@ -165,10 +172,31 @@ class ISNet(nn.Module, ABC):
             raise ValueError("the backbone returns a single logit, but cross-entropy needs one per class, 2 or more")
         classes = as_classes(labels, logits)[:, 0]
         classification = F.cross_entropy(logits, classes, weight=self.class_weights)
-        # Nothing to explain where no image has a mask.
-        heatmap = self._heatmap_loss(heatmaps, masks[explained]) if heatmaps else torch.zeros_like(classification)
+        if not heatmaps:
+            # Nothing to explain where no image has a mask.
+            return [classification, *(torch.zeros_like(classification) for _ in self.heatmap_losses)]
+        of_heatmaps = zip(self.heatmap_losses, heatmaps, strict=True)
+        return [classification, *(loss(heatmap, masks[explained]) for loss, heatmap in of_heatmaps)]
+
+    def combine(self, means: Sequence[Tensor]) -> Losses:
+        """Return the training loss that is made up of these `means`."""
+        classification, *of_heatmaps = means
+        heatmap = of_heatmaps[0] if len(of_heatmaps) == 1 else gwrp(torch.stack(of_heatmaps), self.layer_decay)
         total = (1 - self.heatmap_weight) * classification + self.heatmap_weight * heatmap
         return Losses(total, {"classification": classification, "heatmap": heatmap})
+
+    def _check_processes(self) -> None:
+        """Refuse, at the first training step, to bypass the DistributedDataParallel module that holds the network."""
+        if self._bypass_excluded or number_of_processes() == 1 or in_wrapper() or not torch.is_grad_enabled():
+            return
+        check_not_bypassed(unwrap(self.backbone))
+        self._bypass_excluded = True
+
+    def _replicate_for_data_parallel(self) -> NoReturn:
+        raise ValueError(
+            "DataParallel cannot train an ISNet on several devices: use DistributedDataParallel, one process for each "
+            "device, around isnet.DataParallelTraining(network)"
+        )
 
     def _check_masks(self, images: Tensor, masks: Tensor) -> Tensor:
         """Return masks with one channel, of the images' shape but for their resolution."""
@@ -221,10 +249,6 @@ class ISNet(nn.Module, ABC):
         """Return the heatmaps of chosen images, of a batch with these logits."""
         _, relevance, layers = self._explain(images, self.quantity(), first)
         return [relevance, *layers.values()]
-
-    def _heatmap_loss(self, heatmaps: list[Tensor], masks: Tensor) -> Tensor:
-        losses = [loss(heatmap, masks) for loss, heatmap in zip(self._losses, heatmaps, strict=True)]
-        return losses[0] if len(losses) == 1 else gwrp(torch.stack(losses), self.layer_decay)
 
 
 class OriginalISNet(ISNet):

@@ -10,12 +10,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from zennit.attribution import Gradient
-from zennit.composites import LayerMapComposite
-from zennit.rules import Epsilon, Pass
-from zennit.types import Activation, Convolution, Linear
 
 import isnet
+from isnet_bench.io import torchvision_shim
+
+# Processes that tests start know nothing of conftest.py.
+torchvision_shim.ensure()
+
+from zennit.attribution import Gradient  # noqa: E402
+from zennit.composites import LayerMapComposite  # noqa: E402
+from zennit.rules import Epsilon, Pass  # noqa: E402
+from zennit.types import Activation, Convolution, Linear  # noqa: E402
 
 
 def difference(found: Tensor, expected: Tensor) -> float:

@@ -111,8 +111,6 @@ _ARCHITECTURES: dict[str, Callable[[], nn.Module]] = {
     "timm mobilenetv2_035": partial(_relu, "mobilenetv2_035"),
     "timm efficientnet_lite0": partial(_relu, "efficientnet_lite0"),
 }
-# The z^B rule has no place where several summed layers read the image.
-_WITHOUT_ZB = {"timm repvgg_a0", "timm mobileone_s0"}
 # Its logits are averages of ReLUs, so its last bias is damped like any other.
 _LAST_BIAS_COUNTS = {"torchvision squeezenet1_1"}
 
@@ -132,10 +130,6 @@ def built(request: pytest.FixtureRequest) -> tuple[str, nn.Module, Tensor]:
     return name, network, pixels(2, 3, size, size, dtype=torch.float32)
 
 
-def _input_rule(name: str) -> str:
-    return "epsilon" if name in _WITHOUT_ZB else "zb"
-
-
 def _last_bias(network: nn.Module) -> str:
     return [name for name, parameter in network.named_parameters() if parameter.shape == (_CLASSES,)][-1]
 
@@ -149,7 +143,7 @@ def test_epsilon_maps_train_every_parameter(built: tuple[str, nn.Module, Tensor]
     network.train()
     expected = copy.deepcopy(network)
     torch.manual_seed(1)
-    logits, relevance, _ = isnet.LRPFlex(network, input_rule=_input_rule(name))(images, isnet.JointLogits())
+    logits, relevance, _ = isnet.LRPFlex(network)(images, isnet.JointLogits())
     torch.manual_seed(1)
     plain = expected(images)
     assert torch.allclose(logits, plain, rtol=1e-3, atol=1e-3 * plain.abs().max().item())
@@ -170,10 +164,10 @@ def test_epsilon_maps_train_every_parameter(built: tuple[str, nn.Module, Tensor]
 
 
 def test_zplus_maps(built: tuple[str, nn.Module, Tensor]) -> None:
-    name, network, images = built
+    _, network, images = built
     network.train()
     with torch.no_grad():
-        explain = isnet.LRPFlex(network, input_rule=_input_rule(name), rules=("zplus", "epsilon"))
+        explain = isnet.LRPFlex(network, rules=("zplus", "epsilon"))
         logits, relevance, _ = explain(images, isnet.JointLogits())
     assert logits.shape == (2, _CLASSES)
     assert relevance.shape == (2, 2, *images.shape[1:])

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import pytest
+import timm
 import torch
-from small_networks import conv, difference, pixels
+from small_networks import conv, difference, pixels, randomise
+from timm.utils.model import reparameterize_model
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -28,6 +32,14 @@ class _Stem(nn.Module):
         return self.last(F.relu(x).mean((2, 3)))
 
 
+def _column(net: nn.Module, x: Tensor) -> Tensor:
+    return F.conv2d(x, net.first.weight[..., 1:2], padding=(1, 0))
+
+
+def _row(net: nn.Module, x: Tensor) -> Tensor:
+    return F.conv2d(x, net.first.weight[:, :, 1:2], padding=(0, 1))
+
+
 @pytest.mark.parametrize(
     ("stem", "met"),
     [
@@ -36,7 +48,9 @@ class _Stem(nn.Module):
         (lambda net, x: net.first(x * x.new_ones(x.shape)) + x.mean(), "mean"),
         (lambda net, x: net.first(x + x.roll(1, 1)), "add"),
         (lambda net, x: net.first(x) * torch.ones(2, 4, 8, 8), "mul"),
-        (lambda net, x: net.first(x) + net.first(x), "add"),
+        (lambda net, x: net.first(x) - net.first(x.flip(3)), "sub"),
+        (lambda net, x: net.first(x) + net.first(x.flip(3)), "add"),
+        (lambda net, x: _column(net, x) + _row(net, x), "add"),
         (lambda net, x: net.norm(net.norm(net.first(x))), "batch_norm"),
         (lambda net, x: torch.cat([net.first(F.relu(net.first(x))[:, :3]), x[:, :1]], 1)[:, :4], "cat"),
         (lambda net, x: net.first(F.relu(x)), "relu"),
@@ -63,6 +77,22 @@ class _Frozen(nn.Module):
         return x * self.scale + self.shift
 
 
+def _added(net: nn.Module, x: Tensor, **options: Any) -> Tensor:
+    """Add what the middle column, the middle and the whole of a kernel make of the images."""
+    whole, spacing = net.first.weight, options.get("dilation", 1)
+    column = F.conv2d(x, whole[..., 1:2], padding=(spacing, 0), **options)
+    column += F.conv2d(x, whole[..., 1:2, 1:2], net.first.bias, **options)
+    return column + net.norm(F.conv2d(x, whole, net.first.bias, padding=spacing, **options))
+
+
+def _fused_sum(net: nn.Module, x: Tensor, **options: Any) -> Tensor:
+    scale = net.norm.weight * (net.norm.running_var + net.norm.eps).rsqrt()
+    weight = net.first.weight * scale.view(-1, 1, 1, 1)
+    weight = weight + F.pad(net.first.weight[..., 1:2], (1, 1)) + F.pad(net.first.weight[..., 1:2, 1:2], (1,) * 4)
+    bias = net.norm.bias + (net.first.bias - net.norm.running_mean) * scale + net.first.bias
+    return F.conv2d(x, weight, bias, padding=options.get("dilation", 1), **options)
+
+
 _MEAN, _STD = (torch.tensor(values).double().view(3, 1, 1) for values in ([0.5, 0.4, 0.3], [0.2, 0.3, 0.5]))
 _STEMS: dict[str, tuple[Callable, Callable]] = {
     "padding in front": (
@@ -82,6 +112,8 @@ _STEMS: dict[str, tuple[Callable, Callable]] = {
         lambda net, x: net.norm(F.max_pool2d(net.first(x), 2)),
         lambda net, x: F.max_pool2d(F.relu(net.norm(net.first(x))), 2),
     ),
+    "sum of layers": (_added, _fused_sum),
+    "sum of layers that leap": (partial(_added, stride=2, dilation=2), partial(_fused_sum, stride=2, dilation=2)),
     "frozen batch norm": (lambda net, x: _Frozen(net.norm)(net.first(x)), lambda net, x: net.norm(net.first(x))),
 }
 
@@ -134,3 +166,16 @@ def test_zb_rule_follows_grey_images_turned_to_colour(colour: Callable[[Tensor],
     plain.load_state_dict(network.state_dict())
     expected = isnet.LRPFlex(plain)(grey.repeat(1, 3, 1, 1), isnet.EveryLogit()).relevance.sum(2, keepdim=True)
     assert difference(isnet.LRPFlex(network)(grey, isnet.EveryLogit()).relevance, expected) < 1e-10
+
+
+@pytest.mark.parametrize("name", ["repvgg_a0", "mobileone_s0"])
+def test_summed_first_layers_are_those_of_the_network_that_timm_makes_of_them(name: str) -> None:
+    network = timm.create_model(name, num_classes=2)
+    if name == "repvgg_a0":
+        network.stages = nn.Sequential(network.stages[0])
+        network.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(48, 2))
+    network, images = randomise(network, 0).double().eval(), pixels(2, 3, 32, 32)
+    found = isnet.LRPFlex(network)(images, isnet.Logit(1))
+    expected = isnet.LRPFlex(reparameterize_model(network))(images, isnet.Logit(1))
+    assert difference(found.logits, expected.logits) < 1e-9
+    assert difference(found.relevance, expected.relevance) < 1e-9
