@@ -131,6 +131,13 @@ def test_what_may_be_left_out_is_filled_in(whole, checked):
         ("experiments.mnist.gallery", ["resnext"], "experiments.mnist: gallery: no row resnext; the rows are long, "),
         ("seeds", [-1], "seeds.0: Input should be greater than or equal to 0, not -1"),
         ("seeds", [50_000], "seeds.0: Input should be less than or equal to 42948, not 50000"),
+        ("results", "my results", "results: 'my results' must be a path without spaces, and not begin with ~"),
+        ("results", "~/results", "results: '~/results' must be a path without spaces, and not begin with ~"),
+        (
+            "experiments.mnist.methods",
+            {"a": {"method": "resnet", "label": "Plain"}, "b": {"method": "resnet"}, "c": {"method": "resnet"}},
+            "experiments.mnist.methods: the rows b, c have one label, 'Standard classifier'; give",
+        ),
         ("device", "tpu", "device: Input should be 'auto', 'cpu' or 'cuda', not 'tpu'"),
     ],
 )

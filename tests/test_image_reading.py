@@ -47,26 +47,37 @@ def windowed(values):
     return np.interp(values, [low, high], [0, 255]).round()
 
 
-def test_eight_bits_keep_their_values(tmp_path):
-    np.testing.assert_array_equal(images.read(save(GREY, tmp_path / "a.png")), GREY)
+def test_all_bit_depths_are_read_by_one_rule(tmp_path):
     dim = (GREY // 8 + 90).astype(np.uint8)
-    np.testing.assert_array_equal(images.read(save(dim, tmp_path / "b.png")), dim)
+    files = [
+        save(dim, tmp_path / "a.png"),
+        save(dim.astype(np.uint16) * 257, tmp_path / "b.png"),
+        dicom(tmp_path / "c.dcm", dim.astype(np.uint16) * 16),
+    ]
+    for file in files:
+        np.testing.assert_allclose(images.read(file), windowed(dim), atol=1)
+
+
+def test_eight_bits_keep_their_values_where_that_is_asked_for(tmp_path):
+    dim = (GREY // 8 + 90).astype(np.uint8)
+    for values in (GREY, dim):
+        np.testing.assert_array_equal(images.read(save(values, tmp_path / "a.png"), windowed=False), values)
 
 
 def test_jpeg_is_read_whatever_its_name_says(tmp_path):
     smooth = (RAMP * 255 / 399).astype(np.uint8)
     for name in ("a.jpg", "b.jpeg", "c.png"):
         path = save(smooth, tmp_path / name, format="JPEG", quality=95)
-        assert np.abs(images.read(path).astype(int) - smooth).max() <= 6
+        assert np.abs(images.read(path, windowed=False).astype(int) - smooth).max() <= 6
 
 
 def test_colours_become_their_luminance(tmp_path):
     colour = np.zeros((2, 3, 3), np.uint8)
     colour[:, 0, 0] = colour[:, 1, 1] = colour[:, 2, 2] = 200
-    found = images.read(save(colour, tmp_path / "a.png"))
+    found = images.read(save(colour, tmp_path / "a.png"), windowed=False)
     np.testing.assert_allclose(found[0], 200 * np.array([0.299, 0.587, 0.114]), atol=1)
     alpha = np.dstack([np.full((2, 2, 3), 80, np.uint8), np.zeros((2, 2), np.uint8)])
-    assert (images.read(save(alpha, tmp_path / "b.png")) == 80).all()
+    assert (images.read(save(alpha, tmp_path / "b.png"), windowed=False) == 80).all()
 
 
 @pytest.mark.parametrize("brightest", [4095, 65535])
@@ -145,14 +156,14 @@ def test_colour_dicom_becomes_its_luminance(tmp_path):
         tmp_path / "a.dcm", np.zeros((4, 6), np.uint16), "RGB", SamplesPerPixel=3, PlanarConfiguration=0,
         BitsAllocated=8, BitsStored=8, HighBit=7, PixelData=colour.tobytes(),
     )  # fmt: skip
-    np.testing.assert_array_equal(images.read(path), np.asarray(Image.fromarray(colour).convert("L")))
+    np.testing.assert_array_equal(images.read(path, windowed=False), np.asarray(Image.fromarray(colour).convert("L")))
 
 
 def test_images_are_turned_as_their_exif_says(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     path = save(GREY, tmp_path / "a.png", exif=exif)
-    np.testing.assert_array_equal(images.read(path), np.rot90(GREY, -1))
+    np.testing.assert_array_equal(images.read(path, windowed=False), np.rot90(GREY, -1))
     np.testing.assert_array_equal(images.read_mask(path), np.rot90(GREY > 127, -1))
 
 

@@ -12,6 +12,7 @@ from xray_collection import draw
 
 from isnet_bench.data.images import reading as images
 from isnet_bench.data.xray import checks as xray_checks
+from isnet_bench.data.xray import grey
 
 
 def seen(rows):
@@ -21,6 +22,7 @@ def seen(rows):
     table["digest"] = [digest or f"unique {index}" for index, digest in enumerate(table["digest"])]
     table["image"] = [f"{index}.png" for index in table.index]
     table.index += 2
+    table[list(grey.STATISTICS)] = np.random.default_rng(1).normal(size=(len(table), len(grey.STATISTICS)))
     return table.assign(width=30, height=20, rim=0.0)
 
 
@@ -120,3 +122,18 @@ def test_the_report_counts():
     text = report(rows).markdown()
     assert text.startswith("# Checks of a/manifest.csv\n\n## Warnings\n\n- ")
     assert "| test_ood | b        |      0 |      3 |     3 |" in text
+
+
+def test_what_grey_values_tell():
+    table = seen(PLENTY)
+    assert xray_checks.report(table, np.zeros((len(table), 4), np.uint64), Path("a/b.csv"), ("sick", "well")).warnings
+    assert all(0.3 < grey.auc(table, what) < 0.7 for what in ("source", "label"))
+    # One source never reaches white, as 8 bits that keep their values do beside windowed files.
+    table["maximum"] = np.where(table["source"] == "a", 200.0, 255.0) + np.arange(len(table)) % 3
+    assert grey.auc(table, "source") == 1
+    (sentence,) = grey.warnings(grey.table(table))
+    assert "five statistics of the grey values inside the foreground tell the source (AUC 1.00)" in sentence
+    # By hand: of four pixels, the mask shows three.
+    found = grey.statistics(np.array([[1, 9], [4, 4]], np.uint8), np.array([[1, 0], [1, 1]]))
+    assert found == {"minimum": 1, "median": 4, "maximum": 4, "mean": 3, "deviation": pytest.approx(2**0.5)}
+    assert np.isnan(grey.auc(table[:3], "source"))

@@ -6,11 +6,11 @@ import json
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import jsonschema
 import pydantic
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from isnet_bench.config import catalog, grids, reading
 from isnet_bench.config.models import (
@@ -52,12 +52,21 @@ _NEEDED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 
 
+def _plain(folder: str) -> str:
+    if folder.startswith("~") or any(sign.isspace() for sign in folder):
+        raise ValueError(f"{folder!r} must be a path without spaces, and not begin with ~, which nothing expands")
+    return folder
+
+
+Folder = Annotated[Text, AfterValidator(_plain)]
+
+
 class Config(Model):
     """A whole configuration, or as JSON text the part of one that a job depends on."""
 
     seeds: Seeds | None = Field(None, description="Seeds of the runs; one run for each experiment, row and seed.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU where there is one.")
-    results: Text = Field("results", description="Root folder of all outputs.")
+    results: Folder = Field("results", description="Root folder of all outputs.")
     plugins: tuple[Text, ...] = Field((), description="Python files with methods and data sets of your own.")
     experiments: dict[Name, Experiment] = Field({}, description="Targets of their own, and part of `all`.")
     studies: dict[Name, Study] = Field({}, description="Targets of their own, not part of `all`: docs/studies.md.")
@@ -264,7 +273,10 @@ def check(raw: Mapping[str, Any], origin: str, whole: bool = True, strict: bool 
     except pydantic.ValidationError as error:
         raise reading.all_of(origin, [*errors, *reading.sentences(error, Config)]) from error
     for name, experiment in config.experiments.items():
-        errors += _errors_of(experiment, f"experiments.{name}", known)
+        errors += [
+            *_errors_of(experiment, f"experiments.{name}", known),
+            *_same_labels(experiment.rows, f"experiments.{name}.methods"),
+        ]
     for case, timing in config.cases.items() if not errors else ():
         place = "timing" if case == MAIN else f"timing.cases.{case}"
         errors += _errors_of_rows(timing.rows, f"{place}.methods", known)
@@ -337,6 +349,16 @@ def _errors_of_rows(rows: Mapping[str, Row], place: str, known: catalog.Catalog)
             yield from _schema_errors(known.methods[row.method].schema, row.params, f"{place}.{name}.params")
         else:
             yield f"{place}.{name}: {unknown('method', row.method, known.methods)}{_broken(known)}"
+
+
+def _same_labels(rows: Mapping[str, Row], place: str) -> Iterator[str]:
+    """Find rows that no table could tell apart."""
+    by_label: dict[str, list[str]] = {}
+    for name, row in rows.items():
+        by_label.setdefault(row.label, []).append(name)
+    for label, names in by_label.items():
+        if len(names) > 1:
+            yield f"{place}: the rows {', '.join(names)} have one label, {label!r}; give each its own"
 
 
 def _broken(known: catalog.Catalog) -> str:

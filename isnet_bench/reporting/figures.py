@@ -84,7 +84,8 @@ def heatmaps(runs: Runs, out: Path) -> None:
         ):
             panel.set_title(textwrap.fill(label, 11), fontsize=6)
         bar = fig.colorbar(scale, ax=panels, location="bottom", shrink=0.6, aspect=width / 2.2, extend="both", pad=0.02)
-        how = "\n".join([runs.explainer, *(f"{tables.MARK} by {name}" for name in sorted({*runs.exceptions.values()}))])
+        others = sorted({name for row, name in runs.exceptions.items() if row in maps})
+        how = "\n".join([runs.explainer, *(f"{tables.MARK} by {name}" for name in others)])
         bar.set_label(f"Relevance for the true class, % of Σ|R| of the image\n{how}", fontsize=6.5)
         which = f"{runs.gallery_set} test images, seed {runs.seeds[0]}; below: share of |R| outside the mask"
         style.title(fig, width, runs.heading, f"Data: {runs.data}", which)

@@ -34,23 +34,24 @@ class _Uncertain(Exception):
     """Why a mask may be read in more than one way."""
 
 
-def read(path: Path) -> np.ndarray:
+def read(path: Path, windowed: bool = True) -> np.ndarray:
     """Read an X-ray, a PNG, JPEG or DICOM file, as grey values uint8 (H, W) at its own resolution.
 
-    Colours become their luminance. PNG and JPEG files with 8 bits keep their grey values. Where there are more bits,
-    the range from the 0.5th to the 99.5th percentile becomes 0 to 255; so it does in DICOM files, after their modality
-    transform (rescale slope and intercept, or table), without counting their padding, and inverted where they are
-    MONOCHROME1, so that air is dark everywhere. DICOM is known by its signature or by the suffix .dcm or .dicom.
-    Raises BenchError for a file that cannot be opened, is damaged or cut short, holds several frames, or is no image.
+    Colours become their luminance. The range from the 0.5th to the 99.5th percentile of the image becomes 0 to 255,
+    whatever the file, so that bit depth and format do not tell where it comes from; files with 8 bits keep their values
+    where not `windowed`. DICOM files have their modality transform (rescale slope and intercept, or table) before, do
+    not count their padding, and are inverted where they are MONOCHROME1, so that air is dark everywhere. DICOM is known
+    by its signature or by the suffix .dcm or .dicom. Raises BenchError for a file that cannot be opened, is damaged or
+    cut short, holds several frames, or is no image.
     """
     with _sentences(path):
         if is_dicom(path) or path.suffix.lower() in _DICOM_SUFFIXES:
-            return _read_dicom(path)
+            return _read_dicom(path, windowed)
         with _opened(path) as image:
             if image.mode.startswith(("I", "F")):
                 values = np.asarray(image)
                 return _window(values, values)
-            return np.asarray(image.convert("L"))
+            return _of_eight_bits(image, windowed)
 
 
 def read_mask(path: Path, values: Collection[int] = ()) -> np.ndarray:
@@ -72,9 +73,11 @@ def read_mask(path: Path, values: Collection[int] = ()) -> np.ndarray:
         return _foreground(np.asarray(image if numbered or image.mode[0] in "IF1" else image.convert("L")), numbered)
 
 
-def read_pair(image: Path, mask: Path, values: Collection[int] = ()) -> tuple[np.ndarray, np.ndarray]:
+def read_pair(
+    image: Path, mask: Path, values: Collection[int] = (), windowed: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
     """Read an X-ray and its mask. Raises BenchError as `read_mask`, and if they differ in size."""
-    pair = read(image), read_mask(mask, values)
+    pair = read(image, windowed), read_mask(mask, values)
     sizes = [f"{array.shape[1]} x {array.shape[0]}" for array in pair]
     if sizes[0] != sizes[1]:
         raise BenchError(f"the mask {mask} has {sizes[1]} pixels, and its image {image} {sizes[0]}; resize the mask")
@@ -137,7 +140,12 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         yield ImageOps.exif_transpose(image)
 
 
-def _read_dicom(path: Path) -> np.ndarray:
+def _of_eight_bits(image: Image.Image, windowed: bool) -> np.ndarray:
+    values = np.asarray(image.convert("L"))
+    return _window(values, values) if windowed else values
+
+
+def _read_dicom(path: Path, windowed: bool) -> np.ndarray:
     dataset = pydicom.dcmread(path)
     frames = int(dataset.get("NumberOfFrames") or 1)
     if frames > 1:
@@ -145,7 +153,7 @@ def _read_dicom(path: Path) -> np.ndarray:
     stored = pixel_array(dataset)
     kind = dataset.PhotometricInterpretation
     if stored.ndim == 3 and stored.dtype == np.uint8:
-        return np.asarray(Image.fromarray(stored).convert("L"))
+        return _of_eight_bits(Image.fromarray(stored), windowed)
     if not kind.startswith("MONOCHROME"):
         raise ValueError(f"its photometric interpretation is {kind}")
     if kind == "MONOCHROME2" and dataset.get("PresentationLUTShape") == "INVERSE":

@@ -19,7 +19,7 @@ from isnet_bench.data import phantom
 from isnet_bench.data.base import Arrays, DataSet
 from isnet_bench.data.images import manifest
 from isnet_bench.data.images import reading as images
-from isnet_bench.data.xray import checks
+from isnet_bench.data.xray import checks, grey
 from isnet_bench.io.errors import BenchError
 from isnet_bench.io.inputs import data_root
 
@@ -73,6 +73,8 @@ class Settings:
         What becomes of images in which the prediction finds no foreground: an error, or they are left out, and counted.
     marks : Bias or None
         Marks that tell the class; None: the images as they are.
+    grey_values : {"windowed", "stored"}
+        How `isnet_bench.data.images.reading.read` reads files: all by one rule, or those with 8 bits as they are.
     seed : int
         Of marks and of swapped backgrounds; not of training.
     phantom : Phantom or None
@@ -86,6 +88,7 @@ class Settings:
     mask_values: tuple[Annotated[int, Field(ge=0, le=65_535)], ...] = ()
     empty_predictions: Literal["error", "drop"] = "error"
     marks: synthetic.Bias | None = None
+    grey_values: Literal["windowed", "stored"] = "windowed"
     seed: NonNegativeInt = 0
     phantom: Phantom | None = field(default_factory=Phantom)
 
@@ -222,7 +225,8 @@ def _look_at_all(table: pd.DataFrame, path: Path, settings: Settings) -> tuple[d
 def _look(name: str, mask_name: str, path: Path, settings: Settings) -> _Seen | None:
     """Read one image and its mask; None if it is to be left out."""
     file = path.parent / mask_name if mask_name else _predicted(name, settings.predicted_masks)
-    image, mask = images.read_pair(path.parent / name, file, settings.mask_values if mask_name else ())
+    values, windowed = settings.mask_values if mask_name else (), settings.grey_values == "windowed"
+    image, mask = images.read_pair(path.parent / name, file, values, windowed)
     if min(image.shape) < _SMALLEST:
         raise BenchError(f"{name} has {image.shape[1]} x {image.shape[0]} pixels, and an X-ray more; delete its line")
     if image.min() == image.max():
@@ -235,7 +239,9 @@ def _look(name: str, mask_name: str, path: Path, settings: Settings) -> _Seen | 
             return None
         remedy = "correct it, or empty the cell" if mask_name else "draw one, or set empty_predictions: drop"
         raise BenchError(f"the mask {file} shows no foreground at image_size {settings.image_size}; {remedy}")
+    resized = images.resize(image, settings.image_size)
     told = {
+        **grey.statistics(resized, small),
         "digest": checks.digest(image),
         "width": image.shape[1],
         "height": image.shape[0],
@@ -243,7 +249,7 @@ def _look(name: str, mask_name: str, path: Path, settings: Settings) -> _Seen | 
         "rim": float(np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]]).mean()),
         "mask_origin": "given" if mask_name else "predicted",
     }
-    return _Seen(images.resize(image, settings.image_size), small, checks.fingerprint(image), told)
+    return _Seen(resized, small, checks.fingerprint(image), told)
 
 
 def _part(rows: pd.DataFrame, seen: Mapping[int, _Seen], labels: tuple[str, ...]) -> _Part:

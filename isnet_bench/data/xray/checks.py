@@ -17,6 +17,7 @@ import pandas as pd
 from PIL import Image
 
 from isnet_bench.data.images import manifest
+from isnet_bench.data.xray import grey
 
 COLUMNS = ("image", "label", "source", "split", "mask")
 OPTIONAL = ("patient",)
@@ -136,19 +137,23 @@ def report(seen: pd.DataFrame, fingerprints: np.ndarray, path: Path, labels: Seq
     """Sum up images that have no problem, with their fingerprints, uint64 (N, 4).
 
     The table has one row for each image, by the line in the manifest, with the columns image, label, source, split,
-    mask_origin (given or predicted), width and height (pixels), area and rim (see `doubtful_masks`) and digest.
+    mask_origin (given or predicted), width and height (pixels), area and rim (see `doubtful_masks`), digest and
+    `isnet_bench.data.xray.grey.STATISTICS`.
     """
+    told = grey.table(seen)
     warnings = [
         *_of_training_sources(seen),
         *_of_test_sources(seen, labels),
         *_of_rare_classes(seen, labels),
         *_of_masks(seen),
+        *grey.warnings(told),
         *_of_copies(seen, fingerprints),
     ]
     tables = {
         "Images by class and source": _by_class_and_source(seen, labels),
         "Masks": _of_mask_origins(seen),
         "Frames": _of_frames(seen),
+        "Grey values inside the foreground": told,
     }
     return Report(f"Checks of {path.parent.name}/{path.name}", tuple(warnings), tables)
 
