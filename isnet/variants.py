@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import warnings
 from abc import ABC, abstractmethod
@@ -60,6 +61,12 @@ class ISNet(nn.Module, ABC):
     input_rule, low, high, batch_statistics, strict, inactive_slope
         Of the engine, see :class:`isnet.LRPFlex`; `inactive_slope` concerns the maps of the epsilon rule and needs
         propagation "flex".
+    maps_at_once : int, optional
+        How many heatmaps of an image have their graphs in memory at one time in training; None: all. Loss and gradient
+        are the same but for rounding. With a number, ``training_loss`` already takes the heatmap loss's gradient,
+        group by group, and the backward pass hands it on: it cannot be differentiated a second time. All heatmaps are
+        made at one time in any case with LRP-Block, `layers`, ``heatmap_fraction`` below 1, images without a mask, and
+        losses that are not the sum of the heatmaps' own.
     class_weights : Tensor, optional
         Shape ``(classes,)``: weights of the cross-entropy.
     generator : torch.Generator, optional
@@ -95,8 +102,11 @@ class ISNet(nn.Module, ABC):
         generator: torch.Generator | None = None,
         strict: bool = False,
         inactive_slope: float = 0.0,
+        maps_at_once: int | None = 1,
     ) -> None:
         super().__init__()
+        if maps_at_once is not None and maps_at_once < 1:
+            raise ValueError(f"maps_at_once must be at least 1, or None for all maps, got {maps_at_once}")
         for name, value in (("heatmap_weight", heatmap_weight), ("layer_decay", layer_decay)):
             if not 0 <= value <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], got {value}")
@@ -105,7 +115,7 @@ class ISNet(nn.Module, ABC):
         check_layers(unwrap(backbone), layers)
         self.backbone = backbone
         self.heatmap_weight, self.layer_decay, self.heatmap_fraction = heatmap_weight, layer_decay, heatmap_fraction
-        self.generator, self._told = generator, False
+        self.generator, self.maps_at_once, self._told = generator, maps_at_once, False
         # Whether heatmaps of a part of the batch, or their gradients, are others than those of the whole.
         self._couples = propagation == "block" or batch_statistics == "differentiated"
         self._losses = nn.ModuleList(_one_loss_each(loss, (INPUT, *layers)))
@@ -160,13 +170,11 @@ class ISNet(nn.Module, ABC):
         """
         check_images(images)
         masks = self._check_masks(images, masks)
-        logits, heatmaps, explained = self._heatmaps(images, masks)
+        logits, heatmap = self._explained_loss(images, masks)
         if logits.shape[1] < 2:
             raise ValueError("the backbone returns a single logit, but cross-entropy needs one per class, 2 or more")
         classes = as_classes(labels, logits)[:, 0]
         classification = F.cross_entropy(logits, classes, weight=self.class_weights)
-        # Nothing to explain where no image has a mask.
-        heatmap = self._heatmap_loss(heatmaps, masks[explained]) if heatmaps else torch.zeros_like(classification)
         total = (1 - self.heatmap_weight) * classification + self.heatmap_weight * heatmap
         return Losses(total, {"classification": classification, "heatmap": heatmap})
 
@@ -200,13 +208,28 @@ class ISNet(nn.Module, ABC):
             self._told = True
             warnings.warn(message, stacklevel=4)
 
+    def _explained_loss(self, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits of all images and the loss of the heatmaps."""
+        if self._whole(masks) and self.maps_at_once is not None and isinstance(self._explain, LRPFlex):
+            loss = self._losses[0]
+            if len(self._losses) == 1 and _sums_over_maps(loss, len(self.rules)) and torch.is_grad_enabled():
+                of_maps = functools.partial(_loss_of_maps, loss, masks)
+                return self._explain.loss_by_maps(images, self.quantity(), of_maps, self.maps_at_once)
+        logits, heatmaps, explained = self._heatmaps(images, masks)
+        # Nothing to explain where no image has a mask.
+        return logits, self._heatmap_loss(heatmaps, masks[explained]) if heatmaps else logits.new_zeros(())
+
+    def _whole(self, masks: Tensor) -> bool:
+        """Say whether heatmaps are those of the whole batch."""
+        there = ~masks.flatten(1).isnan().all(1)
+        return self.heatmap_fraction == 1 and bool(there.any() if self._couples else there.all())
+
     def _heatmaps(self, images: Tensor, masks: Tensor) -> tuple[Tensor, list[Tensor], Tensor | slice]:
         """Return logits of all images, heatmaps of those with a mask or some of these, and which these are."""
-        there = ~masks.flatten(1).isnan().all(1)
-        if self.heatmap_fraction == 1 and bool(there.any() if self._couples else there.all()):
+        if self._whole(masks):
             logits, relevance, layers = self._explain(images, self.quantity())
             return logits, [relevance, *layers.values()], slice(None)
-        chosen = there.cpu().nonzero().flatten()
+        chosen = (~masks.flatten(1).isnan().all(1)).cpu().nonzero().flatten()
         number = max(1, round(self.heatmap_fraction * len(images)))
         if self.heatmap_fraction < 1:
             chosen = chosen[torch.randperm(len(chosen), generator=self.generator)[:number]]
@@ -297,6 +320,18 @@ class StochasticISNet(ISNet):
 
     def quantity(self) -> Quantity:
         return self._quantity
+
+
+def _sums_over_maps(loss: nn.Module, number: int) -> bool:
+    """Say whether a loss is known to be the mean of the heatmaps' own, with one foreground range or `number` ranges."""
+    if type(loss) is not HeatmapLoss or loss.reduction == "none":
+        return False
+    return loss.c1.ndim == 0 or len(loss.c1) == number
+
+
+def _loss_of_maps(loss: nn.Module, masks: Tensor, relevance: Tensor, maps: slice) -> Tensor:
+    found: Tensor = loss(relevance, masks, maps)
+    return found
 
 
 def _one_loss_each(loss: HeatmapLoss | Mapping[str, HeatmapLoss], keys: Sequence[str]) -> list[HeatmapLoss]:
