@@ -45,7 +45,11 @@ def loss_by_groups(graph: Maps, groups: Sequence[slice], loss: Callable[[Tensor,
         # Gradients do not depend on whether the network itself runs under autocast.
         with graph.propagation.stopping_at_activations(), torch.autocast(relevance.device.type, enabled=False):
             found = torch.autograd.grad(share, ends, retain_graph=True, allow_unused=True)
-        sums = [new if old is None else old if new is None else old + new for old, new in zip(sums, found, strict=True)]
+        # In place, on clones, since torch's may share memory.
+        sums = [
+            old if new is None else new.clone() if old is None else old.add_(new)
+            for old, new in zip(sums, found, strict=True)
+        ]
         total = total + share.detach()
         # Else this group's graph would outlive the making of the next one's.
         del relevance, share, found
