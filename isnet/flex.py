@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -20,6 +21,7 @@ from isnet.engine import (
 from isnet.first_pass import Replay
 from isnet.flex_functions import Propagation
 from isnet.flex_trace import FlexTrace
+from isnet.map_groups import loss_by_groups
 from isnet.quantities import JointLogits, Quantity
 from isnet.refusal import NO_FIRST_LAYER, UnsupportedNetworkError
 from isnet.rules import ZB, Bound, Rule, ZPlus
@@ -121,15 +123,50 @@ class LRPFlex(Engine):
         self._check_images(images)
         create_graph = torch.is_grad_enabled()
         with torch.inference_mode(False), torch.enable_grad():
-            explanation = self._explain(images, quantity, statistics, create_graph)
+            explanation = self._ready(images, quantity, statistics, create_graph).maps(create_graph)
         if create_graph:
             return explanation
         logits, relevance, layers = explanation
         return Explanation(logits.detach(), relevance.detach(), {key: value.detach() for key, value in layers.items()})
 
-    def _explain(
+    def loss_by_maps(
+        self, images: Tensor, quantity: Quantity, loss: Callable[[Tensor, slice], Tensor], maps_at_once: int
+    ) -> tuple[Tensor, Tensor]:
+        """Return the logits and the loss of the maps at the images, without holding all maps' graphs at one time.
+
+        The gradient of the loss is taken here, some maps after the other, and waits for the backward pass, which hands
+        it on. It is that of ``loss(relevance, slice(None))`` but for rounding, and cannot be differentiated again.
+
+        Parameters
+        ----------
+        images, quantity
+            As in a call.
+        loss : callable
+            Makes a scalar of the relevance ``(N, k, C, H, W)`` of the maps of a slice, their mean loss.
+        maps_at_once : int
+            The largest k, at least 1. Maps that are not finite, and all under autocast to float16 (whose small
+            gradients need the scaled loss), are taken at one time.
+
+        Raises
+        ------
+        UnsupportedNetworkError, ValueError
+            As a call.
+        """
+        self._check_images(images)
+        ready = self._ready(images, quantity, None, create_graph=True)
+        device = images.device.type
+        halves = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) is torch.float16
+        number = len(ready.starts)
+        if number > maps_at_once and not halves:
+            groups = [slice(at, min(at + maps_at_once, number)) for at in range(0, number, maps_at_once)]
+            found = loss_by_groups(ready, groups, loss)
+            if found is not None:
+                return ready.logits, found
+        return ready.logits, loss(ready.maps().relevance, slice(None))
+
+    def _ready(
         self, images: Tensor, quantity: Quantity, statistics: BatchStatistics | None, create_graph: bool
-    ) -> Explanation:
+    ) -> _Ready:
         images = self._entrance(images, create_graph)
         propagation = Propagation(self.batch_statistics == "frozen")
         replay = Replay(statistics, images)
@@ -138,15 +175,11 @@ class LRPFlex(Engine):
         stems = [] if first is None else _stems(trace)
         targets = [_Target("the first layer", output, leaky=leaky) for _, output, leaky in stems]
         targets = targets or [_Target("the images", images)]
-        entrances = len(targets)
         targets += [_Target(f"layer {name!r}", value, *trace.parts(value)) for name, value in outputs.items()]
         starts = [(rule, *start) for rule in self._rules for start in _starts(rule, quantity, logits, trace)]
-        maps = [_heatmaps(targets, propagation, *start, create_graph) for start in starts]
-        relevance = [torch.stack(of_target) for of_target in zip(*maps, strict=True)]
-        layers = {name: found.transpose(0, 1) for name, found in zip(outputs, relevance[entrances:], strict=True)}
-        with torch.autocast(images.device.type, enabled=False):
-            at_images = relevance[0] if first is None else _through(first, stems, images, relevance, replay.copies)
-        return Explanation(logits, at_images.transpose(0, 1), layers)
+        return _Ready(
+            images, logits, propagation, trace.activations, targets, starts, first, stems, replay.copies, [*outputs]
+        )
 
     def _entrance(self, images: Tensor, create_graph: bool) -> Tensor:
         if images.is_inference():
@@ -181,6 +214,34 @@ class LRPFlex(Engine):
             logits = self.model(entering)
         check_logits(logits, images, trace.follows(logits))
         return trace, logits, outputs
+
+
+@dataclass(eq=False)
+class _Ready:
+    """A network's graph for some images, from which heatmaps can be made; `starts` has one rule and score for each."""
+
+    images: Tensor
+    logits: Tensor
+    propagation: Propagation
+    activations: list[Tensor]
+    targets: list[_Target]
+    starts: Sequence[tuple[Rule, Tensor, Tensor]]
+    first: ZB | None
+    stems: list[tuple[Stem, Tensor, Tensor | None]]
+    copies: int
+    layers: list[str]
+
+    def maps(self, create_graph: bool = True, which: slice = slice(None)) -> Explanation:
+        """Make all heatmaps, or some."""
+        maps = [_heatmaps(self.targets, self.propagation, *start, create_graph) for start in self.starts[which]]
+        relevance = [torch.stack(of_target) for of_target in zip(*maps, strict=True)]
+        at_layers = relevance[len(relevance) - len(self.layers) :]
+        layers = {name: found.transpose(0, 1) for name, found in zip(self.layers, at_layers, strict=True)}
+        at_images = relevance[0]
+        if self.first is not None:
+            with torch.autocast(self.images.device.type, enabled=False):
+                at_images = _through(self.first, self.stems, self.images, relevance, self.copies)
+        return Explanation(self.logits, at_images.transpose(0, 1), layers)
 
 
 def _starts(rule: Rule, quantity: Quantity, logits: Tensor, trace: FlexTrace) -> Iterator[tuple[Tensor, Tensor]]:

@@ -20,10 +20,13 @@ from isnet.rules import Epsilon, Rule, ZPlus
 
 
 class Propagation:
-    """The rule under which one call's graph is traversed; None is calculus."""
+    """The rule under which one call's graph is traversed; None is calculus.
+
+    While it `stops_at_activations`, gradients end at the outputs of ReLUs.
+    """
 
     def __init__(self, frozen_statistics: bool) -> None:
-        self.frozen_statistics = frozen_statistics
+        self.frozen_statistics, self.stops_at_activations = frozen_statistics, False
         self.rule: Rule | None = None
 
     @property
@@ -39,6 +42,15 @@ class Propagation:
             yield
         finally:
             self.rule = None
+
+    @contextmanager
+    def stopping_at_activations(self) -> Iterator[None]:
+        """Let gradients end at the outputs of ReLUs inside the context."""
+        self.stops_at_activations = True
+        try:
+            yield
+        finally:
+            self.stops_at_activations = False
 
 
 class DampedReLU(Function):
@@ -65,7 +77,7 @@ class DampedReLU(Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, ...]:
-        if grad is None:
+        if grad is None or ctx.propagation.stops_at_activations:
             return None, None, None, None
         activation, positive = ctx.saved_tensors
         rule = ctx.propagation.rule

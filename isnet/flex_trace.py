@@ -51,7 +51,7 @@ class FlexTrace(Trace):
 
     `stems` are the first layers met, with the outputs of their ReLUs and, if there is a slope at which silent units of
     these have relevance, with those of leaky ReLUs; `not_a_stem` names a function that used the
-    images, or a first layer's output, in a way the z^B rule does not cover.
+    images, or a first layer's output, in a way the z^B rule does not cover. `activations` are the outputs of all ReLUs.
     """
 
     def __init__(
@@ -76,6 +76,7 @@ class FlexTrace(Trace):
             signed = Signed(images.clamp(min=0))
         self._values[images] = _Value(signed, pixels=identity)
         self.stems: list[tuple[Stem, Tensor, Tensor | None]] = []
+        self.activations: list[Tensor] = []
         self.not_a_stem: str | None = None
 
     def follows(self, value: Tensor) -> bool:
@@ -222,6 +223,7 @@ class FlexTrace(Trace):
         # Clones, here too.
         leaky = F.leaky_relu(z.clone(), self._stem_slope) if self._stem_slope and value.stem is not None else None
         activation = DampedReLU.apply(z, positive, self._propagation, call.written() is not None)
+        self.activations.append(activation)
         if value.stem is not None:
             self.stems.append((value.stem, activation, leaky))
         elif value.pixels is not None:

@@ -217,7 +217,7 @@ class HeatmapLoss(nn.Module):
         self.foreground, self.normalization, self.reduction = foreground, normalization, reduction
         self.channel_decay = channel_decay
 
-    def forward(self, relevance: Tensor, masks: Tensor) -> Tensor:
+    def forward(self, relevance: Tensor, masks: Tensor, maps: slice = slice(None)) -> Tensor:
         """Compute the loss.
 
         Parameters
@@ -228,6 +228,8 @@ class HeatmapLoss(nn.Module):
             Foreground masks, 1 = foreground, 0 = background, shape ``(N, 1 or C, h, w)``; another resolution is pooled
             to ``(H, W)``, a pixel being foreground if any part of it is. NaN everywhere: this image has no mask, and
             does not count.
+        maps : slice
+            Which of the heatmaps that `c1` and `c2` count these are, if they are not all.
 
         Returns
         -------
@@ -243,23 +245,23 @@ class HeatmapLoss(nn.Module):
         masks, present = _check_masks(masks, relevance)
         with torch.autocast(relevance.device.type, enabled=False):
             if present is None:
-                losses = self._of_images(relevance, masks)
+                losses = self._of_images(relevance, masks, maps)
             elif bool(present.any()):
-                losses = self._of_images(relevance[present], masks[present])
+                losses = self._of_images(relevance[present], masks[present], maps)
             else:
                 losses = relevance.new_zeros(1)
         if self.reduction == "none" and present is not None:
             return relevance.new_zeros(len(relevance)).masked_scatter(present, losses)
         return losses.mean() if self.reduction == "mean" else losses.sum() if self.reduction == "sum" else losses
 
-    def _of_images(self, relevance: Tensor, masks: Tensor) -> Tensor:
+    def _of_images(self, relevance: Tensor, masks: Tensor, maps: slice) -> Tensor:
         mask = _fit_mask(masks, relevance)
         relevance = _finite(relevance, mask)
         magnitude = relevance.abs()
         inside = magnitude * mask
         total = _sum(inside)
         losses = self._background(relevance, magnitude - inside, total, mask)
-        return self.w1 * losses + self.w2 * self._foreground(total) if self.w2 != 0 else losses
+        return self.w1 * losses + self.w2 * self._foreground(total, maps) if self.w2 != 0 else losses
 
     def _background(self, relevance: Tensor, outside: Tensor, total: Tensor, mask: Tensor) -> Tensor:
         pooled = torch.stack(_pooled_each(outside.flatten(3), self.decays))
@@ -277,8 +279,8 @@ class HeatmapLoss(nn.Module):
         mean = inside / (_sum(mask) + _TINY) + _TINY
         return pooled / mean.abs().unsqueeze(-1)
 
-    def _foreground(self, total: Tensor) -> Tensor:
-        c1, c2 = self.c1.to(total.dtype), self.c2.to(total.dtype)
+    def _foreground(self, total: Tensor, maps: slice) -> Tensor:
+        c1, c2 = (bound.to(total.dtype)[maps if bound.ndim else ...] for bound in (self.c1, self.c2))
         if c1.ndim and c1.shape[0] != total.shape[1]:
             raise ValueError(f"the loss has {c1.shape[0]} foreground ranges, but there are {total.shape[1]} heatmaps")
         low = ((total / c1).clamp(max=1) - 1).square()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import warnings
 from abc import ABC, abstractmethod
@@ -17,7 +18,13 @@ from isnet.engine import Engine, check_images, check_layers, unwrap
 from isnet.first_pass import FirstPass
 from isnet.flex import LRPFlex
 from isnet.loss import HeatmapLoss, Losses, gwrp
-from isnet.process_group import check_backbone, check_not_bypassed, in_wrapper, number_of_processes
+from isnet.process_group import (
+    check_backbone,
+    check_layers_of_processes,
+    check_not_bypassed,
+    in_wrapper,
+    number_of_processes,
+)
 from isnet.quantities import EveryLogit, JointLogits, Logit, Quantity, RandomLogit, SoftmaxEta, as_classes
 from isnet.rules import Bound
 
@@ -61,6 +68,12 @@ class ISNet(nn.Module, ABC):
     input_rule, low, high, batch_statistics, strict, inactive_slope
         Of the engine, see :class:`isnet.LRPFlex`; `inactive_slope` concerns the maps of the epsilon rule and needs
         propagation "flex".
+    maps_at_once : int, optional
+        How many heatmaps of an image have their graphs in memory at one time in training; None: all. Loss and gradient
+        are the same but for rounding. With a number, ``training_loss`` already takes the heatmap loss's gradient,
+        group by group, and the backward pass hands it on: it cannot be differentiated a second time. All heatmaps are
+        made at one time in any case with LRP-Block, `layers`, ``heatmap_fraction`` below 1, images without a mask, and
+        losses that are not the sum of the heatmaps' own.
     class_weights : Tensor, optional
         Shape ``(classes,)``: weights of the cross-entropy.
     generator : torch.Generator, optional
@@ -96,8 +109,11 @@ class ISNet(nn.Module, ABC):
         generator: torch.Generator | None = None,
         strict: bool = False,
         inactive_slope: float = 0.0,
+        maps_at_once: int | None = 1,
     ) -> None:
         super().__init__()
+        if maps_at_once is not None and maps_at_once < 1:
+            raise ValueError(f"maps_at_once must be at least 1, or None for all maps, got {maps_at_once}")
         for name, value in (("heatmap_weight", heatmap_weight), ("layer_decay", layer_decay)):
             if not 0 <= value <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], got {value}")
@@ -107,7 +123,8 @@ class ISNet(nn.Module, ABC):
         check_layers(unwrap(backbone), layers)
         self.backbone = backbone
         self.heatmap_weight, self.layer_decay, self.heatmap_fraction = heatmap_weight, layer_decay, heatmap_fraction
-        self.generator, self._told, self._bypass_excluded = generator, False, False
+        self.generator, self.maps_at_once = generator, maps_at_once
+        self._told, self._bypass_excluded = False, False
         # Whether heatmaps of a part of the batch, or their gradients, are others than those of the whole.
         self._couples = propagation == "block" or batch_statistics == "differentiated"
         self.heatmap_losses = nn.ModuleList(_one_loss_each(loss, (INPUT, *layers)))
@@ -165,18 +182,16 @@ class ISNet(nn.Module, ABC):
     def means(self, images: Tensor, masks: Tensor, labels: Tensor) -> list[Tensor]:
         """Return the cross-entropy and the loss of each heatmap (input, then layers) that make up the training loss."""
         self._check_processes()
+        # Images without a mask meet the network before any engine does.
+        check_layers_of_processes(self.backbone)
         check_images(images)
         masks = self._check_masks(images, masks)
-        logits, heatmaps, explained = self._heatmaps(images, masks)
+        logits, of_heatmaps = self._explained_losses(images, masks)
         if logits.shape[1] < 2:
             raise ValueError("the backbone returns a single logit, but cross-entropy needs one per class, 2 or more")
         classes = as_classes(labels, logits)[:, 0]
         classification = F.cross_entropy(logits, classes, weight=self.class_weights)
-        if not heatmaps:
-            # Nothing to explain where no image has a mask.
-            return [classification, *(torch.zeros_like(classification) for _ in self.heatmap_losses)]
-        of_heatmaps = zip(self.heatmap_losses, heatmaps, strict=True)
-        return [classification, *(loss(heatmap, masks[explained]) for loss, heatmap in of_heatmaps)]
+        return [classification, *of_heatmaps]
 
     def combine(self, means: Sequence[Tensor]) -> Losses:
         """Return the training loss that is made up of these `means`."""
@@ -228,13 +243,32 @@ class ISNet(nn.Module, ABC):
             self._told = True
             warnings.warn(message, stacklevel=4)
 
+    def _explained_losses(self, images: Tensor, masks: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return logits of all images, and the losses of the heatmaps at the input and each layer."""
+        if self._whole(masks) and self.maps_at_once is not None and isinstance(self._explain, LRPFlex):
+            loss = self.heatmap_losses[0]
+            if len(self.heatmap_losses) == 1 and _sums_over_maps(loss, len(self.rules)) and torch.is_grad_enabled():
+                of_maps = functools.partial(_loss_of_maps, loss, masks)
+                logits, found = self._explain.loss_by_maps(images, self.quantity(), of_maps, self.maps_at_once)
+                return logits, [found]
+        logits, heatmaps, explained = self._heatmaps(images, masks)
+        if not heatmaps:
+            # Nothing to explain where no image has a mask.
+            return logits, [logits.new_zeros(()) for _ in self.heatmap_losses]
+        pairs = zip(self.heatmap_losses, heatmaps, strict=True)
+        return logits, [loss(heatmap, masks[explained]) for loss, heatmap in pairs]
+
+    def _whole(self, masks: Tensor) -> bool:
+        """Say whether heatmaps are those of the whole batch."""
+        there = ~masks.flatten(1).isnan().all(1)
+        return self.heatmap_fraction == 1 and bool(there.any() if self._couples else there.all())
+
     def _heatmaps(self, images: Tensor, masks: Tensor) -> tuple[Tensor, list[Tensor], Tensor | slice]:
         """Return logits of all images, heatmaps of those with a mask or some of these, and which these are."""
-        there = ~masks.flatten(1).isnan().all(1)
-        if self.heatmap_fraction == 1 and bool(there.any() if self._couples else there.all()):
+        if self._whole(masks):
             logits, relevance, layers = self._explain(images, self.quantity())
             return logits, [relevance, *layers.values()], slice(None)
-        chosen = there.cpu().nonzero().flatten()
+        chosen = (~masks.flatten(1).isnan().all(1)).cpu().nonzero().flatten()
         number = max(1, round(self.heatmap_fraction * len(images)))
         if self.heatmap_fraction < 1:
             chosen = chosen[torch.randperm(len(chosen), generator=self.generator)[:number]]
@@ -321,6 +355,18 @@ class StochasticISNet(ISNet):
 
     def quantity(self) -> Quantity:
         return self._quantity
+
+
+def _sums_over_maps(loss: nn.Module, number: int) -> bool:
+    """Say whether a loss is known to be the mean of the heatmaps' own, with one foreground range or `number` ranges."""
+    if type(loss) is not HeatmapLoss or loss.reduction == "none":
+        return False
+    return loss.c1.ndim == 0 or len(loss.c1) == number
+
+
+def _loss_of_maps(loss: nn.Module, masks: Tensor, relevance: Tensor, maps: slice) -> Tensor:
+    found: Tensor = loss(relevance, masks, maps)
+    return found
 
 
 def _one_loss_each(loss: HeatmapLoss | Mapping[str, HeatmapLoss], keys: Sequence[str]) -> list[HeatmapLoss]:
