@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import urllib.error
+import urllib.request
 from typing import Any
+from unittest import mock
 
+from huggingface_hub import constants
 from torch import nn
 
 from isnet_bench.io import torchvision_shim
@@ -29,18 +33,52 @@ def create(name: str, classes: int, channels: int, image_size: int, **options: A
         if name == SMALL:
             return _small_resnet(classes, channels, **options)
         if timm.is_model(name):
-            return timm.create_model(name, num_classes=classes, in_chans=channels, **options)
+            return _of_timm(name, num_classes=classes, in_chans=channels, **options)
         # Imported where it is needed: its import takes longer than that of all else here together.
         from torchvision import models
 
         if name in models.list_models(models):
+            if {"weights", "pretrained"} & options.keys():
+                raise BenchError(
+                    f"backbone {name} is torchvision's, which starts from random weights here: for pretrained ones "
+                    "name a model of timm, with the option pretrained: true"
+                )
             network = models.get_model(name, weights=None, num_classes=classes, **options)
+            if getattr(network, "aux_logits", False):
+                raise BenchError(f"backbone {name} returns more than logits: give it the option aux_logits: false")
             return _with_channels(network, channels)
     except (TypeError, ValueError) as error:
         raise BenchError(f"backbone {name} cannot be made with the options {options}: {error}") from error
     known = [SMALL, *timm.list_models(), *models.list_models(models)]
     similar = ", ".join(difflib.get_close_matches(name, known, n=4)) or f"{SMALL}, resnet18, densenet121"
     raise BenchError(f"unknown backbone {name!r}; similar or common ones: {similar}")
+
+
+def _of_timm(name: str, **options: Any) -> nn.Module:
+    """Make a model of timm; pretrained weights come from the cache where their place cannot be reached."""
+    if not options.get("pretrained"):
+        return timm.create_model(name, **options)
+    try:
+        # Asked once: the hub's own client repeats its question for most of a minute.
+        with mock.patch.object(
+            constants, "HF_HUB_OFFLINE", constants.HF_HUB_OFFLINE or not _answers(constants.ENDPOINT)
+        ):
+            return timm.create_model(name, **options)
+    except (OSError, RuntimeError) as error:
+        raise BenchError(
+            f"the pretrained weights of {name} cannot be had ({str(error).splitlines()[0]}): with network access, make "
+            f"this model once, and copy the cache to where there is none; or leave the option pretrained out"
+        ) from error
+
+
+def _answers(address: str) -> bool:
+    try:
+        urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=10).close()
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 def _small_resnet(classes: int, channels: int, **options: Any) -> ResNet:
