@@ -17,8 +17,8 @@ from isnet_bench.io.errors import BenchError
 from isnet_bench.reporting import markup, runs, snapshot, statistics, style, tables
 from isnet_bench.reporting.runs import SCORES, Runs
 
-_ROW_MM, _HEAD_MM = 5.2, 40
-_NAME_CHARACTERS, _CONDITION_CHARACTERS = 34, 14
+_ROW_MM, _HEAD_MM = 6.4, 34
+_NAME_CHARACTERS, _CONDITION_CHARACTERS = 28, 16
 # Share of the scale above which black letters cannot be read.
 _DARK = 0.62
 
@@ -74,7 +74,8 @@ def _conditions(label: str, found: Runs) -> Iterator[pd.DataFrame]:
     predictions["method"] = [found.cells[place].source for place in predictions["cell"]]
     for values, group in groupby(enumerate(found.cells), key=lambda item: item[1].values):
         chosen = [place for place, _ in group]
-        condition = ", ".join([label, *(value.name for value in values)])
+        names = ", ".join(value.name for value in values)
+        condition = f"{label}{'' if label.endswith(':') else ','} {names}" if names else label
         yield _compared(condition, found, chosen, predictions[predictions["cell"].isin(chosen)])
 
 
@@ -188,15 +189,14 @@ def draw(found: Overview, out: Path) -> None:
             panel.text(len(conditions), row, f"{cost:.1f} ×", ha="center", va="center", fontsize=6.5)
         heads = [textwrap.fill(name, _CONDITION_CHARACTERS) for name in conditions]
         panel.set_xticks(range(len(conditions) + 1), [*heads, "training\ntime"])
-        panel.set_yticks(range(len(labels)), [textwrap.shorten(label, _NAME_CHARACTERS) for label in labels])
+        panel.set_yticks(range(len(labels)), [textwrap.fill(label, _NAME_CHARACTERS) for label in labels])
         panel.set_xlim(-0.5, len(conditions) + 0.5)
         panel.xaxis.tick_top()
         panel.tick_params(length=0)
         panel.spines[:].set_visible(False)
-        fig.colorbar(image, ax=panel, shrink=0.7, aspect=30, pad=0.01).set_label(
-            "Score where the background names another class (%)", fontsize=6.5
-        )
-        metrics = " or ".join(SCORES[name].lower() for name in table["metric"].unique())
-        how = f"{metrics}; mean of {' or '.join(map(str, sorted(table['seeds'].unique())))} seeds"
-        style.title(fig, style.PAGE_MM, found.heading, f"{how}; training time: multiple of the first row's")
+        fig.colorbar(image, ax=panel, aspect=30, pad=0.01).set_label("Score (%)", fontsize=6.5)
+        metrics = " or ".join(SCORES[name] for name in table["metric"].unique())
+        how = f"{metrics} where the background names another class"
+        repeats = f"mean of {' or '.join(map(str, sorted(table['seeds'].unique())))} seeds"
+        style.title(fig, style.PAGE_MM, found.heading, f"{how}; {repeats}; training time: multiple of the first row's")
         style.save(fig, out)

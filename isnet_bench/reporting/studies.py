@@ -22,6 +22,8 @@ RULE = "the first candidate within one standard error of the method's best accur
 _SECONDS = "training"
 _PANEL_MM = 46
 _LEGEND_COLUMNS = 4
+# Of the labels in a line of the legend.
+_LEGEND_CHARACTERS = 96
 _LABEL_CHARACTERS = 96
 # Share of the distance between two values over which the points of several rows are spread.
 _SPREAD = 0.6
@@ -125,7 +127,8 @@ def draw(found: Runs, out: Path, seconds: bool = False) -> None:
     columns = [*found.sets, *[_SECONDS] * seconds]
     rows = _rows(table, found)
     with matplotlib.rc_context(style.RC):
-        legend_mm = 5 * -(-len(found.looks) // _LEGEND_COLUMNS)
+        columns_of_legend = max(1, min(_LEGEND_COLUMNS, _LEGEND_CHARACTERS // max(map(len, found.labels.values()))))
+        legend_mm = 5 * -(-len(found.looks) // columns_of_legend)
         names_mm = 0 if found.axes[0].numeric else max(len(value.name) for value in found.axes[0].values)
         fig = style.figure(24 + legend_mm + names_mm + _PANEL_MM * len(rows), style.PAGE_MM)
         panels = fig.subplots(len(rows), len(columns), squeeze=False)
@@ -142,7 +145,7 @@ def draw(found: Runs, out: Path, seconds: bool = False) -> None:
         for panel in panels[-1]:
             panel.set_xlabel(textwrap.fill(found.axes[0].label, _LABEL_CHARACTERS // len(columns)))
         handles, labels = panels[0][0].get_legend_handles_labels()
-        fig.legend(handles, labels, loc="outside lower center", ncols=_LEGEND_COLUMNS, handlelength=2.4)
+        fig.legend(handles, labels, loc="outside lower center", ncols=columns_of_legend, handlelength=2.4)
         style.title(fig, style.PAGE_MM, found.heading, f"Data: {found.data}", _how(found, limits[0][0]))
         style.save(fig, out)
 
