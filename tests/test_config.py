@@ -135,8 +135,8 @@ def test_what_may_be_left_out_is_filled_in(whole, checked):
         ("results", "~/results", "results: '~/results' must be a path without spaces, and not begin with ~"),
         (
             "experiments.mnist.methods",
-            {"a": {"method": "resnet", "label": "Plain"}, "b": {"method": "resnet"}, "c": {"method": "resnet"}},
-            "experiments.mnist.methods: the rows b, c have one label, 'Standard classifier'; give",
+            {"a": {"method": "resnet", "label": "Plain"}, "b": {"method": "rrr", "label": "Plain"}, "resnet": {}},
+            "experiments.mnist.methods: the rows a, b have one label, 'Plain'; give each its own",
         ),
         ("device", "tpu", "device: Input should be 'auto', 'cpu' or 'cuda', not 'tpu'"),
     ],
@@ -150,6 +150,13 @@ def test_a_mistake_is_a_sentence(whole, path, value, sentence):
     message = str(caught.value)
     assert message.startswith("mine.yaml")
     assert sentence in message
+
+
+def test_rows_of_one_method_are_told_apart_by_their_names(whole):
+    put(whole, "experiments.mnist.methods", {"resnet": {}, "late": {"method": "resnet"}, "x": {"method": "rrr"}})
+    rows = configuration.check(whole, "test").experiments["mnist"].rows
+    assert [row.label for row in rows.values()][:2] == ["Standard classifier", "Standard classifier (late)"]
+    assert not rows["x"].label.endswith("(x)")
 
 
 def test_all_mistakes_are_told_at_once(whole):

@@ -239,12 +239,17 @@ def _rows(entries: Mapping[str, RowEntry], training: Training | None) -> dict[st
 
 
 def _labelled(entries: dict[str, RowEntry], info: ValidationInfo) -> dict[str, RowEntry]:
-    """Give rows without a label that of their method, of the labels that the context of the validation has."""
-    labels = (info.context or {}).get("labels", {})
-    return {
-        row: entry if entry.label else entry.model_copy(update={"label": labels.get(entry.method or row, row)})
-        for row, entry in entries.items()
-    }
+    """Give rows without a label that of their method, of the labels that the context of the validation has.
+
+    Where another row has that label already, the row's own name is put behind it.
+    """
+    known = (info.context or {}).get("labels", {})
+    labels = {row: entry.label or known.get(entry.method or row, row) for row, entry in entries.items()}
+    times = Counter(labels.values())
+    for row, entry in entries.items():
+        if entry.method and not entry.label and times[labels[row]] > 1:
+            labels[row] += f" ({row})"
+    return {row: entry.model_copy(update={"label": labels[row]}) for row, entry in entries.items()}
 
 
 RowId = Annotated[Identifier, _not({"range"}, "it names another folder of the experiment")]
