@@ -24,7 +24,7 @@ from isnet.first_pass import Replay
 from isnet.flex_convolution import FlexConvolution
 from isnet.flex_functions import DampedReLU, Propagation, Reused, TrainingBatchNorm, scaled
 from isnet.positive_part import Signed
-from isnet.refusal import OF_HOOKS, OF_LOST, REMEDY, unsupported_operation
+from isnet.refusal import OF_HOOKS, OF_LOST, REMEDY, cause, unsupported_operation
 from isnet.stem import Stem, fused, identity, joined, moved, route_of, summed, with_constant
 
 _OWN_NODES = tuple(function._backward_cls for function in (DampedReLU, TrainingBatchNorm, Reused))
@@ -131,7 +131,8 @@ class FlexTrace(Trace):
         written = call.written()
         if self._positive_parts and written is not None and written._is_view():
             self._refuse(call, "the z-plus rule cannot follow writing through a view, by")
-        if not torch.is_grad_enabled():
+        # A look at a shape or type does no harm, unless it is a hook's or a custom function's.
+        if not torch.is_grad_enabled() and (call.kind in self._HANDLERS or cause()):
             self._refuse(call, "gradients are switched off inside the network at", OF_HOOKS)
         for tensor in tensors:
             if tensor not in self._values and self._reaches_activations(tensor):

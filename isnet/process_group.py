@@ -32,6 +32,11 @@ def global_means(means: Tensor, counts: Tensor) -> Tensor:
 
 def check_backbone(backbone: nn.Module) -> None:
     """Raise ValueError for a wrapper whose part in training the engines, which look through it, would leave out."""
+    if hasattr(backbone, "_orig_mod"):
+        raise ValueError(
+            "an ISNet trains by following the functions that its network calls, and would leave compiled code unused: "
+            "make it around the network as it was, and compile what comes out of training"
+        )
     parallel = isinstance(backbone, DistributedDataParallel) and number_of_processes() > 1
     if parallel or (isinstance(backbone, nn.DataParallel) and len(backbone.device_ids) > 1):
         raise ValueError(

@@ -165,6 +165,7 @@ class ISNet(nn.Module, ABC):
     def means(self, images: Tensor, masks: Tensor, labels: Tensor) -> list[Tensor]:
         """Return the cross-entropy and the loss of each heatmap (input, then layers) that make up the training loss."""
         self._check_processes()
+        self._follow_backbone()
         check_images(images)
         masks = self._check_masks(images, masks)
         logits, heatmaps, explained = self._heatmaps(images, masks)
@@ -184,6 +185,14 @@ class ISNet(nn.Module, ABC):
         heatmap = of_heatmaps[0] if len(of_heatmaps) == 1 else gwrp(torch.stack(of_heatmaps), self.layer_decay)
         total = (1 - self.heatmap_weight) * classification + self.heatmap_weight * heatmap
         return Losses(total, {"classification": classification, "heatmap": heatmap})
+
+    def _follow_backbone(self) -> None:
+        """Explain the backbone that there is now, which may be another one than at first."""
+        model = unwrap(self.backbone)
+        if model is not self._explain.model or model is not self.backbone:
+            check_backbone(self.backbone)
+            check_layers(model, self._explain.layers)
+            self._explain.model = model
 
     def _check_processes(self) -> None:
         """Refuse, at the first training step, to bypass the DistributedDataParallel module that holds the network."""
@@ -240,10 +249,12 @@ class ISNet(nn.Module, ABC):
             chosen = chosen[torch.randperm(len(chosen), generator=self.generator)[:number]]
         if not len(chosen):
             return self.backbone(images), [], slice(0)
+        there = chosen.to(images.device)
+        # Before the first pass, since a network may overwrite its images.
+        explained = images[there]
         with FirstPass(chosen, images.device) as first:
             logits = self.backbone(images)
-        chosen = chosen.to(images.device)
-        return logits, self._explain_again(images[chosen], first, logits), chosen
+        return logits, self._explain_again(explained, first, logits), there
 
     def _explain_again(self, images: Tensor, first: FirstPass, logits: Tensor) -> list[Tensor]:
         """Return the heatmaps of chosen images, of a batch with these logits."""
