@@ -92,11 +92,15 @@ class Engine(ABC):
             If the batch is empty, the quantity fits neither rules nor logits, or a layer does not run exactly once.
         """
 
+    def check_network(self) -> None:
+        """Refuse a network that cannot be followed as it is now: compiled, or spread over processes."""
+        check_layers_of_processes(self.model)
+        _check_compiled(self.model)
+
     def _check_images(self, images: Tensor) -> None:
         """Refuse an empty batch; warn once of images outside the z^B rule's bounds, or refuse them if `strict`."""
         check_images(images)
-        check_layers_of_processes(self.model)
-        _check_compiled(self.model)
+        self.check_network()
         first = self._rules[0].first
         outside = None if first is None or self._warned else first.outside(images)
         if outside is not None and self._strict:

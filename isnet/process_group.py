@@ -49,7 +49,7 @@ def check_layers_of_processes(model: nn.Module) -> None:
     """Raise ValueError for layers that communicate, or whose parameters are spread over processes."""
     if not (distributed.is_available() and distributed.is_initialized()):
         return
-    from torch.distributed.fsdp import FullyShardedDataParallel
+    from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
     from torch.distributed.tensor import DTensor
 
     for name, module in model.named_modules():
@@ -60,7 +60,7 @@ def check_layers_of_processes(model: nn.Module) -> None:
                 "statistics are each process's own, or with batch norms in evaluation mode"
             )
         spread = any(isinstance(parameter, DTensor) for parameter in module.parameters(recurse=False))
-        if spread or isinstance(module, FullyShardedDataParallel):
+        if spread or isinstance(module, FSDPModule | FullyShardedDataParallel):
             raise ValueError(
                 f"the parameters of {where} are spread over processes (FSDP), but heatmaps need them whole in the "
                 f"forward pass and behind it: {_WRAP}"

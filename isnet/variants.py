@@ -249,6 +249,7 @@ class ISNet(nn.Module, ABC):
             chosen = chosen[torch.randperm(len(chosen), generator=self.generator)[:number]]
         if not len(chosen):
             return self.backbone(images), [], slice(0)
+        self._explain.check_network()
         there = chosen.to(images.device)
         # Before the first pass, since a network may overwrite its images.
         explained = images[there]
