@@ -129,6 +129,27 @@ class Convolution(Weighted):
 
 
 @dataclass(frozen=True, eq=False)
+class TransposedConvolution(Weighted):
+    """A transposed convolution; its weights hold input channels first."""
+
+    geometry: Geometry
+    output_padding: Any = 0
+
+    @classmethod
+    def of(cls, weight: Tensor, bias: Tensor | None = None, output_padding: Any = 0, **geometry: Any) -> Self:
+        """Make the layer of the arguments that ``conv_transpose2d`` and its like take after the input."""
+        return cls(weight, bias, Convolution.of(weight, **geometry).geometry, output_padding)
+
+    def __call__(self, a: Tensor) -> Tensor:
+        stride, padding, dilation, groups = self.geometry
+        transpose = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[len(stride) - 1]
+        return transpose(a, self.weight, self.bias, stride, padding, self.output_padding, groups, dilation)
+
+    def transposed(self, s: Tensor, shape: torch.Size) -> Tensor:
+        return convolve(s.flatten(0, 1), self.weight, None, self.geometry).unflatten(0, (len(s), shape[0]))
+
+
+@dataclass(frozen=True, eq=False)
 class Linear(Weighted):
     """A matrix product over the last dimension."""
 

@@ -28,6 +28,7 @@ class Kind(Enum):
     """What a call does to its inputs; the value names the functions."""
 
     CONVOLUTION = "conv1d conv2d conv3d"
+    TRANSPOSED_CONVOLUTION = "conv_transpose1d conv_transpose2d conv_transpose3d"
     LINEAR = "linear"
     BATCH_NORM = "batch_norm"
     RELU = "relu relu_"
@@ -71,6 +72,7 @@ class Kind(Enum):
 _KINDS = {name: kind for kind in Kind for name in kind.value.split()}
 _PARAMETERS: dict[Kind | str | None, str] = {
     Kind.CONVOLUTION: "input weight bias stride padding dilation groups",
+    Kind.TRANSPOSED_CONVOLUTION: "input weight bias stride padding output_padding groups dilation",
     Kind.LINEAR: "input weight bias",
     Kind.BATCH_NORM: "input running_mean running_var weight bias training momentum eps",
     **dict.fromkeys((Kind.ADD, Kind.SUBTRACT, Kind.SUBTRACT_FROM), "input other alpha"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import sys
 import threading
 import warnings
 from abc import ABC, abstractmethod
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 from torch.overrides import TorchFunctionMode
 
 from isnet.batch_statistics import BatchStatistics
@@ -53,6 +55,9 @@ class Engine(ABC):
         inactive_slope: float = 0.0,
     ) -> None:
         self.model = unwrap(model)
+        lazy = [name for name, module in self.model.named_modules() if _is_lazy(module)]
+        if lazy:
+            raise ValueError(f"{lazy[0] or 'the network'} has no weights yet: let the network classify a batch first")
         self._rules = make_rules(rules, epsilon, input_rule, low, high, inactive_slope)
         self._strict, self._warned = strict, False
         self.layers = tuple(layers)
@@ -87,10 +92,15 @@ class Engine(ABC):
             If the batch is empty, the quantity fits neither rules nor logits, or a layer does not run exactly once.
         """
 
+    def check_network(self) -> None:
+        """Refuse a network that cannot be followed as it is now: compiled, or spread over processes."""
+        check_layers_of_processes(self.model)
+        _check_compiled(self.model)
+
     def _check_images(self, images: Tensor) -> None:
         """Refuse an empty batch; warn once of images outside the z^B rule's bounds, or refuse them if `strict`."""
         check_images(images)
-        check_layers_of_processes(self.model)
+        self.check_network()
         first = self._rules[0].first
         outside = None if first is None or self._warned else first.outside(images)
         if outside is not None and self._strict:
@@ -156,6 +166,26 @@ def _is_unsupported(module: nn.Module) -> bool:
         base.__module__ in ("torch.nn.modules.activation", "timm.layers.activations") for base in type(module).__mro__
     )
     return activation or isinstance(module, _DATA_DEPENDENT)
+
+
+def _is_lazy(module: nn.Module) -> bool:
+    """Say whether a module still waits for its first batch."""
+    return any(isinstance(each, UninitializedParameter) for each in module.parameters(recurse=False))
+
+
+def _check_compiled(model: nn.Module) -> None:
+    """Raise UnsupportedNetworkError naming a module that runs as compiled code, in which functions are out of sight."""
+    if "torch._dynamo" not in sys.modules:
+        # Nothing was compiled.
+        return
+    for name, module in model.named_modules():
+        forward = getattr(module, "_torchdynamo_orig_callable", None) or vars(module).get("forward")
+        compiled = module._compiled_call_impl is not None or hasattr(forward, "_torchdynamo_orig_callable")
+        if compiled or hasattr(module, "_orig_mod"):
+            raise UnsupportedNetworkError(
+                f"{name or 'the network itself'} is compiled, but LRP follows a network's functions one by one: "
+                "explain and train the network as it was, and compile what comes out of training"
+            )
 
 
 def unwrap(model: nn.Module) -> nn.Module:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from isnet import positive_part
-from isnet.affine_layers import Linear
+from isnet.affine_layers import Linear, TransposedConvolution
 from isnet.batch_statistics import BatchNormCall, Met, Statistics
 from isnet.calls import Call, Kind, TensorTable, has_other_terms, over_space, tensors_in
 from isnet.engine import Trace
@@ -24,7 +24,7 @@ from isnet.first_pass import Replay
 from isnet.flex_convolution import FlexConvolution
 from isnet.flex_functions import DampedReLU, Propagation, Reused, TrainingBatchNorm, scaled
 from isnet.positive_part import Signed
-from isnet.refusal import OF_HOOKS, OF_LOST, REMEDY, unsupported_operation
+from isnet.refusal import OF_HOOKS, OF_LOST, REMEDY, cause, unsupported_operation
 from isnet.stem import Stem, fused, identity, joined, moved, route_of, summed, with_constant
 
 _OWN_NODES = tuple(function._backward_cls for function in (DampedReLU, TrainingBatchNorm, Reused))
@@ -132,7 +132,8 @@ class FlexTrace(Trace):
         written = call.written()
         if self._positive_parts and written is not None and written._is_view():
             self._refuse(call, "the z-plus rule cannot follow writing through a view, by")
-        if not torch.is_grad_enabled():
+        # A look at a shape or type does no harm, unless it is a hook's or a custom function's.
+        if not torch.is_grad_enabled() and (call.kind in self._HANDLERS or cause()):
             self._refuse(call, "gradients are switched off inside the network at", OF_HOOKS)
         for tensor in tensors:
             if tensor not in self._values and self._reaches_activations(tensor):
@@ -192,10 +193,12 @@ class FlexTrace(Trace):
         if met is not None and met.weight is not None:
             # Weights that are computed anew in each pass, as under spectral norm, may be others now.
             given |= {"weight": met.weight, "bias": met.bias}
-        layer: FlexConvolution | Linear
+        layer: FlexConvolution | TransposedConvolution | Linear
         try:
             if call.kind is Kind.LINEAR:
                 layer = Linear(given["weight"], given.get("bias"))
+            elif call.kind is Kind.TRANSPOSED_CONVOLUTION:
+                layer = TransposedConvolution.of(**given)
             else:
                 layer = replace(FlexConvolution.of(**given), propagation=self._propagation)
         except ValueError as error:
@@ -205,10 +208,12 @@ class FlexTrace(Trace):
         signed = stem = None
         if self._positive_parts and (self._stem_needs_positive or value.pixels is None):
             signed = Signed.affine(layer, inputs, value.signed)
-        if value.pixels is not None:
+        if isinstance(layer, TransposedConvolution):
+            self._leave_stem(call, [inputs])
+        elif value.pixels is not None:
             constant = replace(layer, bias=None if layer.bias is None else layer.bias.detach())
             stem = Stem(constant, inputs, value.pixels)
-        if rows is None or isinstance(layer, Linear):
+        if rows is None or not isinstance(layer, FlexConvolution):
             return self._enter(layer(inputs), signed, stem)
         out = Reused.apply(inputs, inputs, layer.weight, rows, layer.send_back, self._propagation)
         return self._enter(out, signed, stem)
@@ -399,7 +404,7 @@ class FlexTrace(Trace):
         return self._enter(source * kept, signed.times(source, kept))
 
     _HANDLERS: ClassVar[dict[Kind | None, Callable[[FlexTrace, Call], Any]]] = {
-        **dict.fromkeys((Kind.CONVOLUTION, Kind.LINEAR), _affine),
+        **dict.fromkeys((Kind.CONVOLUTION, Kind.TRANSPOSED_CONVOLUTION, Kind.LINEAR), _affine),
         Kind.RELU: _relu,
         Kind.BATCH_NORM: _batch_norm,
         **dict.fromkeys((Kind.RESHAPE, Kind.REARRANGE, Kind.WEIGHTED_SUM, Kind.PAD), _nonnegative),

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from isnet.affine_layers import Linear, Weighted
+from isnet.affine_layers import Convolution, Linear, Weighted
 from isnet.batch_statistics import per_channel
 
 
@@ -103,7 +103,7 @@ class Signed:
         """Split ``scale * value + shift`` with one scale and shift per channel (batch norm)."""
         # A linear layer's outputs are its last dimension, batch norm's channels the second one.
         fused = self._positive
-        if isinstance(fused, _Fused) and (value.ndim == 2 or not isinstance(fused.layer, Linear)):
+        if isinstance(fused, _Fused) and (value.ndim == 2 or isinstance(fused.layer, Convolution)):
             return Signed(fused.followed_by(scale, shift))
         return self.times(value, per_channel(scale, value.ndim), per_channel(shift, value.ndim))
 

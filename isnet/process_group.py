@@ -32,6 +32,11 @@ def global_means(means: Tensor, counts: Tensor) -> Tensor:
 
 def check_backbone(backbone: nn.Module) -> None:
     """Raise ValueError for a wrapper whose part in training the engines, which look through it, would leave out."""
+    if hasattr(backbone, "_orig_mod"):
+        raise ValueError(
+            "an ISNet trains by following the functions that its network calls, and would leave compiled code unused: "
+            "make it around the network as it was, and compile what comes out of training"
+        )
     parallel = isinstance(backbone, DistributedDataParallel) and number_of_processes() > 1
     if parallel or (isinstance(backbone, nn.DataParallel) and len(backbone.device_ids) > 1):
         raise ValueError(
@@ -44,7 +49,7 @@ def check_layers_of_processes(model: nn.Module) -> None:
     """Raise ValueError for layers that communicate, or whose parameters are spread over processes."""
     if not (distributed.is_available() and distributed.is_initialized()):
         return
-    from torch.distributed.fsdp import FullyShardedDataParallel
+    from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
     from torch.distributed.tensor import DTensor
 
     for name, module in model.named_modules():
@@ -55,7 +60,7 @@ def check_layers_of_processes(model: nn.Module) -> None:
                 "statistics are each process's own, or with batch norms in evaluation mode"
             )
         spread = any(isinstance(parameter, DTensor) for parameter in module.parameters(recurse=False))
-        if spread or isinstance(module, FullyShardedDataParallel):
+        if spread or isinstance(module, FSDPModule | FullyShardedDataParallel):
             raise ValueError(
                 f"the parameters of {where} are spread over processes (FSDP), but heatmaps need them whole in the "
                 f"forward pass and behind it: {_WRAP}"

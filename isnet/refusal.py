@@ -59,9 +59,9 @@ def unsupported_operation(
     where = next((f"{names[id(module)]} ({type(module).__name__})" for module in callers), "the network")
     if remedy == REMEDY and function in _PRODUCTS:
         remedy = OF_PRODUCTS
-    if remedy == REMEDY and "." in function:
+    if remedy == REMEDY and "." in function and not function.startswith("torch."):
         remedy = OF_EXPORTS
-    return UnsupportedNetworkError(f"{why} '{function}' in {where}. {_cause() or remedy}.")
+    return UnsupportedNetworkError(f"{why} '{function}' in {where}. {cause() or remedy}.")
 
 
 def in_checkpoint() -> bool:
@@ -70,7 +70,7 @@ def in_checkpoint() -> bool:
     return found is not None and found[0].__module__ == checkpoint.__name__
 
 
-def _cause() -> str | None:
+def cause() -> str | None:
     """Return what to do about a call that torch's own machinery or a hook makes, not the network's forward pass."""
     if in_checkpoint():
         return _OF_CHECKPOINTS

@@ -20,7 +20,6 @@ from isnet.flex import LRPFlex
 from isnet.loss import HeatmapLoss, Losses, gwrp
 from isnet.process_group import (
     check_backbone,
-    check_layers_of_processes,
     check_not_bypassed,
     in_wrapper,
     number_of_processes,
@@ -182,8 +181,7 @@ class ISNet(nn.Module, ABC):
     def means(self, images: Tensor, masks: Tensor, labels: Tensor) -> list[Tensor]:
         """Return the cross-entropy and the loss of each heatmap (input, then layers) that make up the training loss."""
         self._check_processes()
-        # Images without a mask meet the network before any engine does.
-        check_layers_of_processes(self.backbone)
+        self._follow_backbone()
         check_images(images)
         masks = self._check_masks(images, masks)
         logits, of_heatmaps = self._explained_losses(images, masks)
@@ -199,6 +197,14 @@ class ISNet(nn.Module, ABC):
         heatmap = of_heatmaps[0] if len(of_heatmaps) == 1 else gwrp(torch.stack(of_heatmaps), self.layer_decay)
         total = (1 - self.heatmap_weight) * classification + self.heatmap_weight * heatmap
         return Losses(total, {"classification": classification, "heatmap": heatmap})
+
+    def _follow_backbone(self) -> None:
+        """Explain the backbone that there is now, which may be another one than at first."""
+        model = unwrap(self.backbone)
+        if model is not self._explain.model or model is not self.backbone:
+            check_backbone(self.backbone)
+            check_layers(model, self._explain.layers)
+            self._explain.model = model
 
     def _check_processes(self) -> None:
         """Refuse, at the first training step, to bypass the DistributedDataParallel module that holds the network."""
@@ -274,10 +280,13 @@ class ISNet(nn.Module, ABC):
             chosen = chosen[torch.randperm(len(chosen), generator=self.generator)[:number]]
         if not len(chosen):
             return self.backbone(images), [], slice(0)
+        self._explain.check_network()
+        there = chosen.to(images.device)
+        # Before the first pass, since a network may overwrite its images.
+        explained = images[there]
         with FirstPass(chosen, images.device) as first:
             logits = self.backbone(images)
-        chosen = chosen.to(images.device)
-        return logits, self._explain_again(images[chosen], first, logits), chosen
+        return logits, self._explain_again(explained, first, logits), there
 
     def _explain_again(self, images: Tensor, first: FirstPass, logits: Tensor) -> list[Tensor]:
         """Return the heatmaps of chosen images, of a batch with these logits."""
