@@ -7,10 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat
 from pydantic.dataclasses import dataclass
-from torch import Tensor
 
 import isnet
-from baselines.base import of_masked
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Ranges = Mapping[str, Sequence[Mapping[str, float]]]
@@ -51,11 +49,5 @@ class Hyperparameters:
                 )
             pairs = [(found["c1"], found["c2"]) for found in ranges[place]]
             c1, c2 = pairs[0] if len(pairs) == 1 else zip(*pairs, strict=True)
-        return _LossOfMasked(c1, c2, self.w1, self.w2, self.decay, self.saturation, self.foreground, self.normalization)
-
-
-class _LossOfMasked(isnet.HeatmapLoss):
-    """The heatmap loss of those images that have a mask."""
-
-    def forward(self, relevance: Tensor, masks: Tensor) -> Tensor:
-        return of_masked(super().forward, relevance, masks)
+        weights = (self.w1, self.w2, self.decay, self.saturation)
+        return isnet.HeatmapLoss(c1, c2, *weights, self.foreground, self.normalization)

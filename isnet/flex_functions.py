@@ -6,7 +6,7 @@ the graph (:class:`Propagation`), so nothing is global and two calls cannot dist
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -200,3 +200,24 @@ class Reused(Function):
 def scaled(grad: Tensor, weight: Tensor | None, inverse_std: Tensor) -> Tensor:
     """Send what arrives at a batch norm with constant statistics on to its input."""
     return grad * per_channel(inverse_std if weight is None else inverse_std * weight, grad.ndim)
+
+
+_OWN_NODES = tuple(function._backward_cls for function in (DampedReLU, TrainingBatchNorm, Reused))
+_NETWORK_NODES = ("Convolution", "_Convolve", "Relu", "NativeBatchNorm", "MaxPool", "Addmm")
+
+
+def comes_of_layers(item: Tensor, constants: Container[Any]) -> bool:
+    """Say whether a tensor was computed from an activation or by layers, not of parameters alone.
+
+    `constants` are nodes of the graph that are known to be made of parameters.
+    """
+    pending, seen = [item.grad_fn], set()
+    while pending:
+        node = pending.pop()
+        if node is None or node in seen or node in constants:
+            continue
+        if isinstance(node, _OWN_NODES) or node.name().startswith(_NETWORK_NODES):
+            return True
+        seen.add(node)
+        pending.extend(parent for parent, _ in node.next_functions)
+    return False

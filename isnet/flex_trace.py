@@ -1,8 +1,7 @@
 """Follow one forward pass call by call, so that LRP-Flex can change its backward pass.
 
 An operation without an LRP rule is an error instead of a silently wrong heatmap. What only the z-plus rule needs, the
-split of values by sign, is in :mod:`isnet.positive_part`; what a first pass saves, in :mod:`isnet.first_pass`. Both can
-be read past: without them a value's `signed` is None, and no rows are handed out.
+split of values by sign, is in :mod:`isnet.positive_part`; what a first pass saves, in :mod:`isnet.first_pass`.
 """
 
 from __future__ import annotations
@@ -22,13 +21,10 @@ from isnet.calls import Call, Kind, TensorTable, has_other_terms, over_space, te
 from isnet.engine import Trace
 from isnet.first_pass import Replay
 from isnet.flex_convolution import FlexConvolution
-from isnet.flex_functions import DampedReLU, Propagation, Reused, TrainingBatchNorm, scaled
+from isnet.flex_functions import DampedReLU, Propagation, Reused, TrainingBatchNorm, comes_of_layers, scaled
 from isnet.positive_part import Signed
 from isnet.refusal import OF_HOOKS, OF_LOST, REMEDY, cause, unsupported_operation
 from isnet.stem import Stem, fused, identity, joined, moved, route_of, summed, with_constant
-
-_OWN_NODES = tuple(function._backward_cls for function in (DampedReLU, TrainingBatchNorm, Reused))
-_NETWORK_NODES = ("Convolution", "_Convolve", "Relu", "NativeBatchNorm", "MaxPool", "Addmm")
 
 
 @dataclass(frozen=True)
@@ -49,9 +45,9 @@ _LEAVE_STEMS = (Kind.WEIGHTED_SUM, Kind.AVERAGE_POOL, Kind.MEAN, Kind.MAXIMUM, K
 class FlexTrace(Trace):
     """Run a network's forward pass so that its graph can be traversed under an LRP rule.
 
-    `stems` are the first layers met, with the outputs of their ReLUs and, if there is a slope at which silent units of
-    these have relevance, with those of leaky ReLUs; `not_a_stem` names a function that used the
-    images, or a first layer's output, in a way the z^B rule does not cover. `activations` are the outputs of all ReLUs.
+    `stems` are the first layers met, with the outputs of their ReLUs and, with an inactive slope, of leaky ones;
+    `not_a_stem` names a function that used the images, or a first layer's output, in a way the z^B rule does not
+    cover. `activations` are the outputs of all ReLUs.
     """
 
     def __init__(
@@ -109,7 +105,7 @@ class FlexTrace(Trace):
 
     def _pass_by(self, call: Call, tensors: list[Tensor]) -> Any:
         """Run a call that does not depend on the images, such as one that makes weights out of parameters."""
-        lost = any(self._reaches_activations(tensor) for tensor in tensors)
+        lost = any(comes_of_layers(tensor, self._constants) for tensor in tensors)
         out = call.run()
         if not lost:
             self._constants.update(tensor.grad_fn for tensor in tensors_in((out,)) if tensor.grad_fn is not None)
@@ -136,21 +132,8 @@ class FlexTrace(Trace):
         if not torch.is_grad_enabled() and (call.kind in self._HANDLERS or cause()):
             self._refuse(call, "gradients are switched off inside the network at", OF_HOOKS)
         for tensor in tensors:
-            if tensor not in self._values and self._reaches_activations(tensor):
+            if tensor not in self._values and comes_of_layers(tensor, self._constants):
                 self._refuse(call, "an activation was lost from sight before", OF_LOST)
-
-    def _reaches_activations(self, item: Tensor) -> bool:
-        """Say whether an unknown tensor was computed from an activation or by layers, not of parameters alone."""
-        pending, seen = [item.grad_fn], set()
-        while pending:
-            node = pending.pop()
-            if node is None or node in seen or node in self._constants:
-                continue
-            if isinstance(node, _OWN_NODES) or node.name().startswith(_NETWORK_NODES):
-                return True
-            seen.add(node)
-            pending.extend(parent for parent, _ in node.next_functions)
-        return False
 
     def _look_at(self, call: Call) -> Any:
         """Shapes, types and comparisons pass no relevance on, as long as nothing is computed with the comparison."""

@@ -1,4 +1,4 @@
-"""Backbones that cannot be made as they are asked for: one sentence each, before training."""
+"""Backbones: those that can be made, and one sentence before training for those that cannot as they are asked for."""
 
 import os
 import socket
@@ -8,9 +8,42 @@ import sys
 import pytest
 import timm
 import torch
+from torch import nn
 
 from isnet_bench.io.errors import BenchError
 from isnet_bench.methods import backbones
+
+
+@pytest.mark.parametrize("name", ["resnet18", "densenet121", "googlenet"])
+def test_backbones_of_both_libraries(name):
+    options = {"init_weights": False, "aux_logits": False} if name == "googlenet" else {}
+    network = backbones.create(name, 5, 1, 32, **options).eval()
+    assert network(torch.rand(1, 1, 32, 32)).shape == (1, 5)
+
+
+def test_small_resnet_is_timms_and_knows_no_other_non_linearity():
+    from timm.models.resnet import BasicBlock, ResNet
+
+    network = backbones.create("resnet_small", 10, 1, 28)
+    plain = ResNet(BasicBlock, (1, 1, 1), 10, 1, stem_type="deep", stem_width=8, channels=(16, 32, 64))
+    plain.load_state_dict(network.state_dict())
+    inner = {type(module) for module in network.modules() if not list(module.children())}
+    activations = {kind for kind in inner if kind.__module__ == "torch.nn.modules.activation"}
+    assert activations == {nn.ReLU}
+    assert network(torch.rand(2, 1, 28, 28)).shape == (2, 10)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("resnet_smal", {}, r"unknown backbone 'resnet_smal'; similar or common ones: resnet_small"),
+        ("qqqqqqqqqq", {}, r"unknown backbone 'qqqqqqqqqq'; .*resnet18, densenet121"),
+        ("resnet18", {"depth": 3}, r"backbone resnet18 cannot be made with the options \{'depth': 3\}: .*depth"),
+    ],
+)
+def test_impossible_backbones(name, options, message):
+    with pytest.raises(BenchError, match=message):
+        backbones.create(name, 10, 1, 28, **options)
 
 
 @pytest.mark.parametrize("name", ["googlenet", "inception_v3_of_torchvision"])

@@ -1,11 +1,11 @@
-"""Folders in which one process works at a time, and files that are known by their digests."""
+"""Folders in which one process works at a time, files that are known by their digests, and where code comes from."""
 
 import subprocess
 import sys
 
 import pytest
 
-from isnet_bench.io import files
+from isnet_bench.io import files, provenance
 from isnet_bench.io.errors import BenchError
 
 HOLD = """
@@ -55,3 +55,24 @@ def test_digests_are_those_of_the_bytes(tmp_path):
     (tmp_path / "a").write_bytes(b"abd")
     with pytest.raises(BenchError, match="a is damaged, or belongs to something else: make it"):
         files.verify(tmp_path, known, "make it")
+
+
+def test_provenance_outside_a_clone(monkeypatch):
+    monkeypatch.setattr(provenance.subprocess, "run", lambda *_, **__: (_ for _ in ()).throw(FileNotFoundError("git")))
+    assert provenance.git() == {"git_commit": None, "git_dirty": None}
+
+
+def test_provenance_in_a_clone(monkeypatch, tmp_path):
+    commands = ["init -q", "config user.email a@b.c", "config user.name a", "add .", "commit -qm first"]
+    (tmp_path / "file").write_text("1")
+    for command in commands:
+        provenance.subprocess.run(["git", *command.split()], cwd=tmp_path, check=True)
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "module.py"))
+    clean = provenance.git()
+    assert len(clean["git_commit"]) == 40
+    assert clean["git_dirty"] is False
+    (tmp_path / "method.py").touch()
+    assert provenance.git() == {**clean, "git_dirty": True}
+    (tmp_path / "method.py").unlink()
+    (tmp_path / "file").write_text("2")
+    assert provenance.git() == {**clean, "git_dirty": True}

@@ -12,6 +12,7 @@ import isnet
 from baselines.base import Method, NoHyperparameters, of_masked, with_mask
 from baselines.classifier import BackboneClassifier
 from isnet_bench import config as configuration
+from isnet.map_groups import loss_by_groups
 from isnet_bench import methods
 from isnet_bench.io.checks import Failure, problem_of
 from isnet_bench.io.errors import BenchError
@@ -187,3 +188,12 @@ def test_an_isnet_is_described_by_its_class():
     assert method.hyperparameters(label=2).label == 2
     assert method.range.fields == ("propagation", "layers", "epsilon", "input_rule", "inactive_slope", "label")
     assert [name for name, check in CHECKS.items() if problem_of(check, Subject(method))] == []
+
+
+@pytest.mark.parametrize("name", ["original_isnet", "dual_isnet"])
+def test_a_row_of_several_heatmaps_holds_the_graph_of_one_at_a_time(name, monkeypatch):
+    method, made = methods.get(name), []
+    module = method.build(conformance._task(), method.hyperparameters(), Subject(method).ranges)
+    monkeypatch.setattr("isnet.flex.loss_by_groups", lambda *given: made.append(loss_by_groups(*given)) or made[-1])
+    module.training_loss(*conformance.batch())
+    assert [value is not None for value in made] == [True]

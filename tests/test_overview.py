@@ -22,7 +22,9 @@ def bench(bench_of_one):
     bench = bench_of_one
     vary = [{"setting": "data.bias.strength", "label": "Strength", "values": {"half": 0.5, "full": 1}}]
     bench.raw["studies"] = {"strength": {"experiment": "mnist", "rows": list(ROWS), "vary": vary}}
-    bench.raw["overviews"] = {"all_of_it": {"title": "At a glance", "of": {"A": "mnist", "B": "strength"}}}
+    bench.raw["overviews"] = {
+        "all_of_it": {"title": "At a glance", "of": {"A": "mnist", "B": "strength"}, "seconds": True}
+    }
     generator = np.random.default_rng(1)
     for cell in bench.config.cells("strength"):
         share = SHARES[cell.source][cell.values[0].given]
@@ -57,8 +59,10 @@ def test_of_some_rows_differences_are_from_the_best_isnet_of_all(bench):
     table = overview.read(bench.config, "all_of_it", bench.root).table
     assert set(table["method"]) == {"resnet"}
     assert table.set_index("condition").loc["B, full", "difference"] == pytest.approx(0.1 - 0.8)
-    overview.write(overview.Overview("x", "X", table), bench.root / "x")
-    assert "Best ISNet: Stochastic ISNet" in (bench.root / "x.md").read_text()
+    overview.write(overview.Overview("x", "X", False, table), bench.root / "x")
+    text = (bench.root / "x.md").read_text()
+    assert "Best ISNet: Stochastic ISNet" in text
+    assert "Training time" not in text
 
 
 def test_differences_and_tests_are_those_of_the_predictions(bench):

@@ -17,7 +17,6 @@ import isnet
 from isnet_bench import config as configuration
 from isnet_bench import data as datasets
 from isnet_bench.data import Split
-from isnet_bench.io import provenance
 from isnet_bench.io.errors import BenchError
 from isnet_bench.methods import backbones
 from isnet_bench.training import fit as fitting
@@ -384,56 +383,3 @@ def test_device(monkeypatch):
         "cpu",
         "cuda",
     ]
-
-
-def test_provenance_outside_a_clone(monkeypatch):
-    monkeypatch.setattr(provenance.subprocess, "run", lambda *_, **__: (_ for _ in ()).throw(FileNotFoundError("git")))
-    assert provenance.git() == {"git_commit": None, "git_dirty": None}
-
-
-def test_provenance_in_a_clone(monkeypatch, tmp_path):
-    commands = ["init -q", "config user.email a@b.c", "config user.name a", "add .", "commit -qm first"]
-    (tmp_path / "file").write_text("1")
-    for command in commands:
-        provenance.subprocess.run(["git", *command.split()], cwd=tmp_path, check=True)
-    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "module.py"))
-    clean = provenance.git()
-    assert len(clean["git_commit"]) == 40
-    assert clean["git_dirty"] is False
-    (tmp_path / "method.py").touch()
-    assert provenance.git() == {**clean, "git_dirty": True}
-    (tmp_path / "method.py").unlink()
-    (tmp_path / "file").write_text("2")
-    assert provenance.git() == {**clean, "git_dirty": True}
-
-
-@pytest.mark.parametrize("name", ["resnet18", "densenet121", "googlenet"])
-def test_backbones_of_both_libraries(name):
-    options = {"init_weights": False, "aux_logits": False} if name == "googlenet" else {}
-    network = backbones.create(name, 5, 1, 32, **options).eval()
-    assert network(torch.rand(1, 1, 32, 32)).shape == (1, 5)
-
-
-def test_small_resnet_is_timms_and_knows_no_other_non_linearity():
-    from timm.models.resnet import BasicBlock, ResNet
-
-    network = backbones.create("resnet_small", 10, 1, 28)
-    plain = ResNet(BasicBlock, (1, 1, 1), 10, 1, stem_type="deep", stem_width=8, channels=(16, 32, 64))
-    plain.load_state_dict(network.state_dict())
-    inner = {type(module) for module in network.modules() if not list(module.children())}
-    activations = {kind for kind in inner if kind.__module__ == "torch.nn.modules.activation"}
-    assert activations == {nn.ReLU}
-    assert network(torch.rand(2, 1, 28, 28)).shape == (2, 10)
-
-
-@pytest.mark.parametrize(
-    ("name", "options", "message"),
-    [
-        ("resnet_smal", {}, r"unknown backbone 'resnet_smal'; similar or common ones: resnet_small"),
-        ("qqqqqqqqqq", {}, r"unknown backbone 'qqqqqqqqqq'; .*resnet18, densenet121"),
-        ("resnet18", {"depth": 3}, r"backbone resnet18 cannot be made with the options \{'depth': 3\}: .*depth"),
-    ],
-)
-def test_impossible_backbones(name, options, message):
-    with pytest.raises(BenchError, match=message):
-        backbones.create(name, 10, 1, 28, **options)

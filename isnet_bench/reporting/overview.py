@@ -19,6 +19,7 @@ from isnet_bench.reporting.runs import SCORES, Runs
 
 _ROW_MM, _HEAD_MM = 6.4, 34
 _NAME_CHARACTERS, _CONDITION_CHARACTERS = 28, 16
+_COST = "Training time"
 # Share of the scale above which black letters cannot be read.
 _DARK = 0.62
 
@@ -31,6 +32,8 @@ class Overview:
     ----------
     name, title : str
         What it is called.
+    seconds : bool
+        Whether the training time is shown.
     table : DataFrame
         One row for each condition and row of the results: condition, method (the row), label, family, oracle, seeds,
         metric, set, first_set; value with low and high (the metric on the last test set, over seeds and images),
@@ -42,6 +45,7 @@ class Overview:
 
     name: str
     title: str
+    seconds: bool
     table: pd.DataFrame
 
     @property
@@ -59,7 +63,7 @@ def read(cfg: Config, name: str, results: Path) -> Overview:
     table = pd.concat(parts, ignore_index=True)
     if asked.rows:
         table = table[table["method"].isin(asked.rows)].reset_index(drop=True)
-    return Overview(name, asked.title or name, table)
+    return Overview(name, asked.title or name, asked.seconds, table)
 
 
 def _conditions(label: str, found: Runs) -> Iterator[pd.DataFrame]:
@@ -116,9 +120,12 @@ def write(found: Overview, out: Path) -> None:
     """Write ``out.csv``, ``out.md``, ``out.tex`` and ``out.html``: one table of all, and one for each condition."""
     table = found.table
     conditions = list(table["condition"].unique())
-    parts = [markup.Part(_grid(table), text_columns=1, title="All conditions", label="all")]
-    for number, condition in enumerate(conditions, start=1):
-        parts.append(_part(condition, table[table["condition"] == condition], f"condition{number}"))
+    grids = [_grid(table), *(_compared_with_best(table[table["condition"] == name]) for name in conditions)]
+    heads = [("All conditions", []), *((name, _said(table[table["condition"] == name])) for name in conditions)]
+    parts = [
+        markup.Part(grid if found.seconds else grid.drop(columns=_COST), title=title, label=f"{number}", before=before)
+        for number, (grid, (title, before)) in enumerate(zip(grids, heads, strict=True))
+    ]
     markup.write(out, table, found.heading, _caption(found), parts)
 
 
@@ -129,7 +136,7 @@ def _grid(table: pd.DataFrame) -> pd.DataFrame:
         shown[condition] = [
             f"{100 * cells[condition, row]:.1f}" if (condition, row) in cells else "" for row in shown.index
         ]
-    shown["Training time"] = [f"{value:.1f} ×" for value in _slowdowns(table)]
+    shown[_COST] = [f"{value:.1f} ×" for value in _slowdowns(table)]
     return shown.reset_index(drop=True)
 
 
@@ -143,9 +150,10 @@ def _slowdowns(table: pd.DataFrame) -> pd.Series:
     return np.exp(np.log(table["slowdown"]).groupby(table["method"], sort=False).mean())
 
 
-def _part(condition: str, rows: pd.DataFrame, label: str) -> markup.Part:
+def _compared_with_best(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the table of one condition, for people."""
     metric, first, last = rows[["metric", "first_set", "set"]].iloc[0]
-    shown = pd.DataFrame(
+    return pd.DataFrame(
         {
             "Method": _labels(rows).to_numpy(),
             f"{SCORES[metric]}, {first} (%)": [f"{100 * value:.1f}" for value in rows["first_value"]],
@@ -154,12 +162,15 @@ def _part(condition: str, rows: pd.DataFrame, label: str) -> markup.Part:
             "Difference (points)": ["" if pd.isna(x) else f"{100 * x:+.1f}" for x in rows["difference"]],
             "95 % interval ": tables.intervals(rows[["difference_low", "difference_high"]], "+"),
             "p (Holm)": [tables.p_value(value) for value in rows["p_holm"]],
-            "Training time": [f"{value:.1f} ×" for value in rows["slowdown"]],
+            _COST: [f"{value:.1f} ×" for value in rows["slowdown"]],
         }
     )
+
+
+def _said(rows: pd.DataFrame) -> list[str]:
+    """Return what stands above the table of one condition."""
     reference = rows["reference_label"].dropna().unique()
-    before = [f"Best ISNet: {reference[0]}. Data: {rows['data'].iloc[0]}."] if len(reference) else []
-    return markup.Part(shown, title=condition, label=label, before=before)
+    return [f"Best ISNet: {reference[0]}. Data: {rows['data'].iloc[0]}."] if len(reference) else []
 
 
 def _caption(found: Overview) -> str:
@@ -168,8 +179,8 @@ def _caption(found: Overview) -> str:
         f"{found.heading}. Scores are those of the last test set, on which the background names another class, with "
         f"95 % intervals over seeds and test images; {' or '.join(map(str, seeds))} seeds. Difference: percentage "
         "points above the best ISNet, on the same images; p: two-sided, corrected by Holm's method for all pairs of "
-        "methods under the condition. Training time: multiple of the first row's."
-    )
+        "methods under the condition."
+    ) + " Training time: multiple of the first row's." * found.seconds
 
 
 def draw(found: Overview, out: Path) -> None:
@@ -185,12 +196,13 @@ def draw(found: Overview, out: Path) -> None:
         for (row, column), value in np.ndenumerate(values.to_numpy()):
             text, dark = ("not run", True) if np.isnan(value) else (f"{value:.1f}", value > 100 * _DARK)
             panel.text(column, row, text, ha="center", va="center", fontsize=6.5, color="black" if dark else "white")
-        for row, cost in enumerate(_slowdowns(table)):
+        for row, cost in enumerate(_slowdowns(table)) if found.seconds else ():
             panel.text(len(conditions), row, f"{cost:.1f} ×", ha="center", va="center", fontsize=6.5)
         heads = [textwrap.fill(name, _CONDITION_CHARACTERS) for name in conditions]
-        panel.set_xticks(range(len(conditions) + 1), [*heads, "training\ntime"])
+        heads += ["training\ntime"] * found.seconds
+        panel.set_xticks(range(len(heads)), heads)
         panel.set_yticks(range(len(labels)), [textwrap.fill(label, _NAME_CHARACTERS) for label in labels])
-        panel.set_xlim(-0.5, len(conditions) + 0.5)
+        panel.set_xlim(-0.5, len(heads) - 0.5)
         panel.xaxis.tick_top()
         panel.tick_params(length=0)
         panel.spines[:].set_visible(False)
@@ -198,5 +210,6 @@ def draw(found: Overview, out: Path) -> None:
         metrics = " or ".join(SCORES[name] for name in table["metric"].unique())
         how = f"{metrics} where the background names another class"
         repeats = f"mean of {' or '.join(map(str, sorted(table['seeds'].unique())))} seeds"
-        style.title(fig, style.PAGE_MM, found.heading, f"{how}; {repeats}; training time: multiple of the first row's")
+        cost = "; training time: multiple of the first row's" * found.seconds
+        style.title(fig, style.PAGE_MM, found.heading, f"{how}; {repeats}{cost}")
         style.save(fig, out)
