@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import sys
 import threading
 import warnings
 from abc import ABC, abstractmethod
@@ -17,7 +16,7 @@ from torch.nn.parameter import UninitializedParameter
 from torch.overrides import TorchFunctionMode
 
 from isnet.batch_statistics import BatchStatistics
-from isnet.calls import Call
+from isnet.calls import Call, Kind
 from isnet.first_pass import Replay
 from isnet.process_group import check_layers_of_processes
 from isnet.quantities import Quantity
@@ -28,6 +27,8 @@ Record = TypeVar("Record")
 # torch numbers hooks without a lock of its own.
 _HOOK_LOCK = threading.Lock()
 _ALLOWED_ACTIVATIONS = (nn.ReLU, nn.Identity)
+# What is asked of a few calls only takes no time; the others keep no values that a rule needs.
+_KEEPING = {name for kind in (Kind.CONVOLUTION, Kind.LINEAR, Kind.BATCH_NORM, Kind.RELU) for name in kind.value.split()}
 _DATA_DEPENDENT = (nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm, nn.modules.instancenorm._InstanceNorm)
 
 
@@ -135,7 +136,7 @@ class Trace(TorchFunctionMode):
         call = Call(func, args, kwargs or {})
         if call.name == "add_" and id(args[0]) in self._counters:
             return args[0]
-        if in_checkpoint():
+        if call.name in _KEEPING and in_checkpoint():
             raise unsupported_operation(self.model, call.name, "values are not kept at")
         return self.follow(call)
 
@@ -175,13 +176,12 @@ def _is_lazy(module: nn.Module) -> bool:
 
 def _check_compiled(model: nn.Module) -> None:
     """Raise UnsupportedNetworkError naming a module that runs as compiled code, in which functions are out of sight."""
-    if "torch._dynamo" not in sys.modules:
-        # Nothing was compiled.
-        return
-    for name, module in model.named_modules():
-        forward = getattr(module, "_torchdynamo_orig_callable", None) or vars(module).get("forward")
-        compiled = module._compiled_call_impl is not None or hasattr(forward, "_torchdynamo_orig_callable")
-        if compiled or hasattr(module, "_orig_mod"):
+    for module in model.modules():
+        # Read from dictionaries: a module takes its time to say that it has no such attribute.
+        forward = vars(module).get("forward")
+        replaced = forward is not None and hasattr(forward, "_torchdynamo_orig_callable")
+        if replaced or module._compiled_call_impl is not None or "_orig_mod" in module._modules:
+            name = next(name for name, found in model.named_modules() if found is module)
             raise UnsupportedNetworkError(
                 f"{name or 'the network itself'} is compiled, but LRP follows a network's functions one by one: "
                 "explain and train the network as it was, and compile what comes out of training"

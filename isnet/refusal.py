@@ -24,7 +24,10 @@ OF_HOOKS = (
     "A forward hook is part of the network here: if it only logs, let it keep the output or a clone of it, and detach "
     "that after the call"
 )
-OF_PRODUCTS = "A product with weights is followed as torch.nn.functional.linear or as a convolution: write it so"
+OF_PRODUCTS = (
+    "A product of activations has no rule; one with weights is followed as torch.nn.functional.linear or as a "
+    "convolution: write it so"
+)
 OF_LOST = (
     "Something before it is no torch function, such as a custom autograd function, scripted or compiled code, or what "
     "another library's context puts in place of layers: leave it out"
