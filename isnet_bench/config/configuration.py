@@ -14,7 +14,6 @@ from pydantic import AfterValidator, Field
 
 from isnet_bench.config import catalog, grids, reading
 from isnet_bench.config.models import (
-    MAIN,
     Experiment,
     Model,
     Name,
@@ -23,10 +22,9 @@ from isnet_bench.config.models import (
     Seeds,
     Study,
     Text,
-    Timing,
-    TimingCase,
 )
 from isnet_bench.config.segment import Segment
+from isnet_bench.config.timing import MAIN, Timing, TimingCase
 from isnet_bench.io.errors import BenchError, pick, unknown
 from isnet_bench.layout import MADE_OF
 

@@ -5,7 +5,6 @@ The models are frozen and strict; unknown keys are errors. The JSON Schema of th
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Container, Mapping, Sequence
 from copy import copy
@@ -35,8 +34,6 @@ _TAKEN = (
     "all bench benchmarks collect collected data evaluate figures logs mediation prepare published range_classifier",
     "relevance_range segment studies study tables timing timing_figure timing_page train",
 )
-MAIN = "main"
-"""Name of the timing case that the section itself describes."""
 
 
 class Model(BaseModel):
@@ -53,7 +50,7 @@ def _or_empty(value: Any) -> Any:
     return {} if value is None else value
 
 
-def _changes_of(model: type[Model], name: str) -> type[Model]:
+def changes_of(model: type[Model], name: str) -> type[Model]:
     """Make a model with the same fields, none of which must be there; `given` has those that are."""
     fields: dict[str, Any] = {}
     for key, field in model.model_fields.items():
@@ -63,7 +60,9 @@ def _changes_of(model: type[Model], name: str) -> type[Model]:
     return create_model(name, __base__=Model, __doc__=f"Changes of {model.__name__}.", **fields)
 
 
-def _not(taken: Container[str], why: str) -> AfterValidator:
+def not_in(taken: Container[str], why: str) -> AfterValidator:
+    """Refuse names that are taken."""
+
     def check(name: str) -> str:
         if name in taken:
             raise ValueError(f"{name!r} is taken: {why}")
@@ -85,7 +84,7 @@ def _told(expected: str) -> WrapValidator:
 
 
 Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
-Name = Annotated[Identifier, _not(" ".join(_TAKEN).split(), "it names a rule or another folder of the results")]
+Name = Annotated[Identifier, not_in(" ".join(_TAKEN).split(), "it names a rule or another folder of the results")]
 # Random numbers of an epoch have the seed 100,003 * seed + epoch, which must fit into 32 bits.
 Seed = Annotated[int, Field(ge=0, le=42_948)]
 Seeds = Annotated[tuple[Seed, ...], Field(min_length=1)]
@@ -99,7 +98,6 @@ Text = Annotated[str, StringConstraints(min_length=1)]
 Score = Literal["accuracy", "macro_f1", "balanced_accuracy", "auc"]
 _SETTING = r"^(data|backbone|params|training)(\.[A-Za-z_][A-Za-z0-9_]*)*$"
 Setting = Annotated[str, StringConstraints(pattern=_SETTING)]
-Operation = Literal["training step", "heatmaps", "heatmap loss", "inference"]
 
 
 class MaskSubset(Model):
@@ -143,7 +141,14 @@ class Backbone(Model):
     """The classifier that methods train."""
 
     name: Text = Field(description="resnet_small, or a model of timm or torchvision.")
-    options: dict[str, Any] = Field({}, description="Passed on to the architecture.")
+    channels: Count | None = Field(
+        None,
+        description="Of the network's input; a grey image is shown as so many equal ones. null: the images' own.",
+    )
+    options: dict[str, Any] = Field(
+        {},
+        description="Passed on to the architecture; drop_rate of timm and resnet_small: dropout before the head.",
+    )
 
 
 class Training(Model):
@@ -157,13 +162,19 @@ class Training(Model):
         None,
         description="Images that are added to each batch, drawn among the training images with a mask; null: none.",
     )
-    learning_rate: Positive = Field(description="Of AdamW: the highest of the schedule.")
-    weight_decay: float = Field(1e-4, ge=0, description="Of AdamW.")
+    optimizer: Literal["adamw", "sgd"] = Field("adamw", description="sgd: with momentum.")
+    learning_rate: Positive = Field(description="The highest of the schedule.")
+    momentum: float = Field(0.9, ge=0, lt=1, description="Of sgd; a one_cycle schedule sets its own.")
+    weight_decay: float = Field(1e-4, ge=0, description="Of adamw decoupled, of sgd added to the gradient.")
     gradient_clip: Positive | None = Field(
         1.0, description="Largest Euclidean norm of the gradient of all parameters together; null: not clipped."
     )
     schedule: Literal["one_cycle", "cosine", "constant"] = Field(
         "one_cycle", description="Course of the learning rate over the batches."
+    )
+    precision: Literal["float32", "bf16"] = Field(
+        "float32",
+        description="Of training; bf16: mixed, weights and losses stay float32. Evaluation is always in float32.",
     )
     val_batch_size: Count | None = Field(None, description="Images of a validation batch; null: batch_size.")
     epoch: Literal["classification", "total", "last"] = Field(
@@ -193,7 +204,7 @@ class Training(Model):
         return self.val_batch_size or self.batch_size
 
 
-TrainingChanges = _changes_of(Training, "TrainingChanges")
+TrainingChanges = changes_of(Training, "TrainingChanges")
 
 
 class Candidate(Model):
@@ -228,7 +239,8 @@ class Row(Model):
     marker: str | None = None
 
 
-def _rows(entries: Mapping[str, RowEntry], training: Training | None) -> dict[str, Row]:
+def rows_of(entries: Mapping[str, RowEntry], training: Training | None) -> dict[str, Row]:
+    """Return the rows with nothing left open; without trainer settings where nothing is trained."""
     rows = {}
     for name, entry in entries.items():
         method = entry.method or name
@@ -252,7 +264,7 @@ def _labelled(entries: dict[str, RowEntry], info: ValidationInfo) -> dict[str, R
     return {row: entry.model_copy(update={"label": labels[row]}) for row, entry in entries.items()}
 
 
-RowId = Annotated[Identifier, _not({"range"}, "it names another folder of the experiment")]
+RowId = Annotated[Identifier, not_in({"range"}, "it names another folder of the experiment")]
 Change = Annotated[Candidate, BeforeValidator(_or_empty, json_schema_input_type=Candidate | None)]
 Entry = Annotated[RowEntry, BeforeValidator(_or_empty, json_schema_input_type=RowEntry | None)]
 Entries = Annotated[
@@ -291,7 +303,7 @@ class Experiment(Model):
     @property
     def rows(self) -> dict[str, Row]:
         """The rows with nothing left open, in the configuration's order."""
-        return _rows(self.methods, self.training)
+        return rows_of(self.methods, self.training)
 
 
 class Variation(Model):
@@ -355,51 +367,3 @@ class Overview(Model):
         min_length=1, description="Label -> an experiment, or a study whose combinations of values are conditions."
     )
     rows: tuple[str, ...] = Field((), description="Ids of the rows that are shown; all where absent.")
-
-
-class _TimingKeys(Model):
-    classes: Annotated[tuple[Annotated[int, Field(ge=2)], ...], Field(min_length=1)]
-    methods: Annotated[Entries, Field(min_length=1, description="Methods, or rows as an experiment has them.")]
-    backbone: Backbone
-    image_size: int = Field(ge=8)
-    channels: Count = Field(1, description="Of the images.")
-    batch_size: Count
-    operations: Annotated[tuple[Operation, ...], Field(min_length=1)] = Field(
-        ("training step",), description="What is timed."
-    )
-    rounds: Count
-    warmup: Count = Field(1, description="Calls before the timed ones, in each sweep over all cases.")
-    step_limit_seconds: Positive | None = Field(
-        None, description="A method whose step takes longer is not timed with more classes."
-    )
-
-
-TimingChanges = _changes_of(_TimingKeys, "TimingChanges")
-CaseName = Annotated[Identifier, _not({MAIN}, "it names the case that the section itself describes")]
-
-
-class Timing(_TimingKeys):
-    """The timing case "main", and further cases that differ from it in the keys that they name."""
-
-    cases: dict[CaseName, TimingChanges] = {}
-
-    def case(self, name: str) -> TimingCase:
-        """Return one case with nothing left open. Raises KeyError if there is none of that name."""
-        own = {} if name == MAIN else self.cases[name].given()
-        return TimingCase.model_validate_json(json.dumps({**self.given("cases"), **own, "name": name}))
-
-
-class TimingCase(_TimingKeys):
-    """What is timed, with nothing left open."""
-
-    name: str
-
-    @property
-    def suffix(self) -> str:
-        """What its files have at the end of their names."""
-        return f"_{self.name}"
-
-    @property
-    def rows(self) -> dict[str, Row]:
-        """What is timed, in the configuration's order."""
-        return _rows(self.methods, None)
