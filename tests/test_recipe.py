@@ -1,6 +1,7 @@
 """Parts of a recipe: the optimizer, mixed precision, dropout before the head, grey images as equal channels."""
 
 import copy
+import json
 
 import pytest
 import torch
@@ -14,6 +15,8 @@ from isnet_bench.data import Split
 from isnet_bench.io.errors import BenchError
 from isnet_bench.methods import backbones, task
 from isnet_bench.training import fit as fitting
+from isnet_bench.training import runs
+from isnet_bench.training import train as training
 
 METHODS = [isnet.DualISNet, isnet.OriginalISNet, isnet.SelectiveISNet, isnet.StochasticISNet]
 
@@ -138,3 +141,22 @@ def test_the_channels_of_a_configured_backbone():
     IBP_EX.build(given, IBP_EX.hyperparameters(), None).training_loss(*some(4)).total.backward()
     with pytest.raises(BenchError, match=r"backbone\.channels is 3, but images have 2 channels"):
         task(backbone, {**info, "channels": 2}).make_backbone()
+
+
+def test_a_record_that_is_older_than_a_key_was_made_as_the_keys_default_says(tiny_given, tiny_data, tmp_path):
+    def job(**settings):
+        given = copy.deepcopy(tiny_given)
+        given["experiments"]["tiny"]["training"].update(epochs=1, **settings)
+        return runs.Job(configuration.check(given, "the test"), "tiny", "resnet", 0, tiny_data)
+
+    training.train(job(), tmp_path / "run", None)
+    file = tmp_path / "run" / "run.json"
+    record = json.loads(file.read_text())
+    for key in ("optimizer", "momentum", "precision"):
+        del record["training"][key]
+    file.write_text(json.dumps(record))
+    network, _ = runs.trained(job(), tmp_path / "run")
+    assert not network.training
+    for other in ({"optimizer": "sgd"}, {"precision": "bf16"}):
+        with pytest.raises(BenchError, match="was trained with another training"):
+            runs.trained(job(**other), tmp_path / "run")
