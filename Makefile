@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 RUN := PATH="$(abspath $(VENV))/bin:$$PATH"
 SNAKEMAKE := $(RUN) snakemake --cores $(CORES)
 
-.PHONY: reproduce smoke test test-fast bench tune figures report publish lint schema environment clean distclean help
+.PHONY: reproduce smoke paper-check test test-fast bench tune figures report publish lint schema environment clean distclean help
 .DELETE_ON_ERROR:
 
 reproduce: $(READY)  ## everything of CONFIG (default: config/config.yaml)
@@ -18,6 +18,9 @@ reproduce: $(READY)  ## everything of CONFIG (default: config/config.yaml)
 
 smoke: $(READY)  ## every rule and method, tiny: a first look in minutes
 	$(SNAKEMAKE) --configfile config/smoke.yaml
+
+paper-check: $(READY)  ## does every row of config/paper.yaml run at its size? Two batches of a few images each
+	$(RUN) OMP_NUM_THREADS=2 python -m isnet_bench check-run --config config/paper.yaml
 
 test: $(READY)  ## the tests
 	$(RUN) OMP_NUM_THREADS=1 python -m pytest -n 2

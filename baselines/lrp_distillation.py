@@ -86,10 +86,14 @@ class LRPDistillation(BackboneClassifier):
 def heatmap_distance(relevance: Tensor, target: Tensor) -> Tensor:
     """``sum|R - T| / sqrt(sum|R| sum|T|)`` of maps of the same shape (N, ...), averaged over images.
 
-    The geometric mean of their sizes lets neither grow without bound nor vanish.
+    The geometric mean of their sizes lets neither grow without bound nor vanish. It is 0 where one of them is: a map
+    without relevance, as a ResNet that starts with silent residual branches has on small images, teaches nothing.
     """
     error, size, wanted = (maps.flatten(1).abs().sum(1) for maps in (relevance - target, relevance, target))
-    return (error / ((size * wanted).sqrt() + _TINY)).mean()
+    there = (size > 0) & (wanted > 0)
+    # Filled in before the root, whose gradient at 0 is infinite.
+    scale = (size * wanted).where(there, 1).sqrt() + _TINY
+    return (error / scale).where(there, 0).mean()
 
 
 METHOD = Method("lrp_distillation", "LRP distillation", Hyperparameters, LRPDistillation, kept="backbone")

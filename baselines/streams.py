@@ -69,6 +69,10 @@ class Streams(ABC):
         """Return the pair with some dimensions joined."""
         return self.each(lambda x: x.flatten(*dims))
 
+    def expand(self, *sizes: int) -> Self:
+        """Return the pair with channels repeated."""
+        return self.each(lambda x: x.expand(*sizes))
+
     def __add__(self, other: Self) -> Self:
         """Return the sum with another branch of the network."""
         return type(self)(self.first + other.first, self.second + other.second)
@@ -96,4 +100,6 @@ class Streams(ABC):
             return pair.max_pool(*rest, **given)
         if function in (F.avg_pool2d, F.adaptive_avg_pool2d):
             return pair.each(lambda x: function(x, *rest, **given))
+        if function is F.dropout:
+            return pair  # `through` runs the network in evaluation mode.
         raise ValueError(f"{cls.__name__} has no rule for {torch.overrides.resolve_name(function)}")

@@ -6,12 +6,15 @@ import argparse
 import json
 import logging
 import sys
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isnet_bench import config as configuration
 from isnet_bench.config import Config
+from isnet_bench.io.checks import problem_of
 from isnet_bench.io.errors import BenchError
 from isnet_bench.layout import INFO, RECORD, Layout
 
@@ -140,8 +143,10 @@ def _catalog(args: argparse.Namespace, config: Config, layout: Layout) -> None:
 
 
 def _check(args: argparse.Namespace, config: Config, layout: Layout) -> None:
-    """Say of each check of another's file, as it is done, whether it holds."""
-    if args.verb == "check-method":
+    """Say of each check, as it is done, whether it holds."""
+    if args.verb == "check-run":
+        results = _rehearse(config)
+    elif args.verb == "check-method":
         from isnet_bench.methods import conformance as methods
 
         results = methods.check(args.file)
@@ -156,6 +161,26 @@ def _check(args: argparse.Namespace, config: Config, layout: Layout) -> None:
         sys.stdout.flush()
     if failed:
         raise BenchError(f"{failed} of the checks above failed")
+
+
+def _rehearse(config: Config) -> Iterator[tuple[str, str]]:
+    """Go through each experiment's jobs on very few images: yield what was done, and what was wrong."""
+    small, seed = configuration.rehearsal(config), config.seeds[0]
+    with tempfile.TemporaryDirectory() as folder:
+        layout = Layout(folder)
+        for experiment, section in small.experiments.items():
+            base = {"experiment": experiment, "study": None, "seed": seed, "data": None, "range": None, "out": None}
+            jobs = [
+                (row, stage, verb)
+                for row in section.rows
+                for stage, verb in ((_train, "train"), (_evaluate, "evaluate"))
+            ]
+            for row, stage, verb in [*jobs, (None, _collect, "collect"), (None, _report, "tables")]:
+                args = argparse.Namespace(**base, row=row, verb=verb, run=None)
+                yield (
+                    f"{experiment}{f', {row}' if row else ''}: {verb}",
+                    problem_of(partial(stage, config=small, layout=layout), args),
+                )
 
 
 def _collect(args: argparse.Namespace, config: Config, layout: Layout) -> None:
@@ -302,6 +327,8 @@ def _add_extending(verbs: Any) -> None:
         verb = _bare_verb(verbs, name, _check, f"check that {what}")
         verb.add_argument("file", metavar="FILE", help="as the key plugins of a configuration names it")
     verb.add_argument("--settings", type=json.loads, default={}, help="JSON object (default: %(default)s)")
+    text = "check that every row of every experiment can be trained and tested at its size, on very few images"
+    _verb(verbs, "check-run", _check, text)
     verb = _bare_verb(verbs, "catalog", _catalog, "tell as JSON what methods and data sets there are")
     verb.add_argument("--plugins", nargs="*", default=[], metavar="FILE", help="Python files with further ones")
     _bare_verb(verbs, "schema", _catalog, "write the JSON Schema and the catalogue of what is built in")

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 import isnet
 from baselines.base import Method, NoHyperparameters, of_masked, with_mask
 from baselines.classifier import BackboneClassifier
-from isnet_bench import config as configuration
 from isnet.map_groups import loss_by_groups
+from isnet_bench import config as configuration
 from isnet_bench import methods
 from isnet_bench.io.checks import Failure, problem_of
 from isnet_bench.io.errors import BenchError

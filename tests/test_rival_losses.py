@@ -265,6 +265,16 @@ def test_distance_of_heatmaps():
     assert lrp_distillation.heatmap_distance(relevance, target).item() == pytest.approx((5 / 2 + 1) / 2)
 
 
+def test_a_map_without_relevance_has_no_distance_and_a_finite_gradient():
+    relevance = torch.tensor([[1.0, 0.0], [3.0, 1.0], [0.0, 0.0]], requires_grad=True)
+    target = torch.tensor([[0.0, 4.0], [0.0, 0.0], [1.0, 1.0]])
+    distance = lrp_distillation.heatmap_distance(relevance, target)
+    assert distance.item() == pytest.approx((5 / 2) / 3)
+    gradient = torch.autograd.grad(distance, relevance)[0]
+    # Of the first image: (|r| + |s - 4|) / sqrt(4 (|r| + |s|)) at r = 1; s at 0 has the slope -1 of the error alone.
+    torch.testing.assert_close(gradient, torch.tensor([[1 / 2 - 5 / 4, -1 / 2], [0.0, 0.0], [0.0, 0.0]]) / 3)
+
+
 def test_a_student_that_explains_like_its_teacher_has_no_distance():
     module = build(lrp_distillation, two_layers(), heatmap_weight=0.75)
     assert module.teacher is module.backbone
@@ -278,9 +288,9 @@ def test_the_teacher_sees_the_foreground_alone_and_learns_from_labels_alone():
     module = build(lrp_distillation, two_layers(), heatmap_weight=0.75)
     module.teacher = two_layers()
     module._teach = type(module._teach)(module.teacher)
-    images, masks, labels = pixels([0.5, 0.25]), pixels([1.0, 0.0]), torch.tensor([1])
+    images, masks, labels = pixels([0.5, 1.0]), pixels([0.0, 1.0]), torch.tensor([1])
     losses = module.training_loss(images, masks, labels)
-    expected = nn.functional.cross_entropy(module.teacher(pixels([0.5, 0.0])), labels)
+    expected = nn.functional.cross_entropy(module.teacher(pixels([0.0, 1.0])), labels)
     assert losses.parts["teacher"].item() == pytest.approx(expected.item())
     weights = module.teacher[1].weight
     found = torch.autograd.grad(losses.total, weights, retain_graph=True)[0]

@@ -142,7 +142,14 @@ class Backbone(Model):
     """The classifier that methods train."""
 
     name: Text = Field(description="resnet_small, or a model of timm or torchvision.")
-    options: dict[str, Any] = Field({}, description="Passed on to the architecture.")
+    channels: Count | None = Field(
+        None,
+        description="Of the network's input; a grey image is shown as so many equal ones. null: the images' own.",
+    )
+    options: dict[str, Any] = Field(
+        {},
+        description="Passed on to the architecture; drop_rate of timm and resnet_small: dropout before the head.",
+    )
 
 
 class Training(Model):
@@ -156,13 +163,19 @@ class Training(Model):
         None,
         description="Images that are added to each batch, drawn among the training images with a mask; null: none.",
     )
-    learning_rate: Positive = Field(description="Of AdamW: the highest of the schedule.")
-    weight_decay: float = Field(1e-4, ge=0, description="Of AdamW.")
+    optimizer: Literal["adamw", "sgd"] = Field("adamw", description="sgd: with momentum.")
+    learning_rate: Positive = Field(description="The highest of the schedule.")
+    momentum: float = Field(0.9, ge=0, lt=1, description="Of sgd; a one_cycle schedule sets its own.")
+    weight_decay: float = Field(1e-4, ge=0, description="Of adamw decoupled, of sgd added to the gradient.")
     gradient_clip: Positive | None = Field(
         1.0, description="Largest Euclidean norm of the gradient of all parameters together; null: not clipped."
     )
     schedule: Literal["one_cycle", "cosine", "constant"] = Field(
         "one_cycle", description="Course of the learning rate over the batches."
+    )
+    precision: Literal["float32", "bf16"] = Field(
+        "float32",
+        description="Of training; bf16: mixed, weights and losses stay float32. Evaluation is always in float32.",
     )
     val_batch_size: Count | None = Field(None, description="Images of a validation batch; null: batch_size.")
     epoch: Literal["classification", "total", "last"] = Field(

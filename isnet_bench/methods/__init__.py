@@ -46,7 +46,8 @@ def known(plugins: tuple[str, ...] = ()) -> sources.Registry[Method]:
 def task(backbone: Backbone, info: Mapping[str, Any], class_weights: Tensor | None = None) -> Task:
     """Return the task that a configured backbone and prepared data's ``data.json`` set."""
     form = (len(info["classes"]), info["channels"], info["image_size"])
-    return Task(partial(backbones.create, backbone.name, *form, **backbone.options), *form, class_weights)
+    make = partial(backbones.create_repeating, backbone.name, *form, shown=backbone.channels, **backbone.options)
+    return Task(make, *form, class_weights)
 
 
 def hyperparameters(row: Row, plugins: tuple[str, ...] = ()) -> Any:

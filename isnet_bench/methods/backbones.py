@@ -9,7 +9,7 @@ from typing import Any
 from unittest import mock
 
 from huggingface_hub import constants
-from torch import nn
+from torch import Tensor, nn
 
 from isnet_bench.io import torchvision_shim
 from isnet_bench.io.errors import BenchError
@@ -52,6 +52,25 @@ def create(name: str, classes: int, channels: int, image_size: int, **options: A
     known = [SMALL, *timm.list_models(), *models.list_models(models)]
     similar = ", ".join(difflib.get_close_matches(name, known, n=4)) or f"{SMALL}, resnet18, densenet121"
     raise BenchError(f"unknown backbone {name!r}; similar or common ones: {similar}")
+
+
+def create_repeating(
+    name: str, classes: int, channels: int, image_size: int, shown: int | None = None, **options: Any
+) -> nn.Module:
+    """Make a classifier that shows its network a grey image as `shown` equal channels; None: the images as they are.
+
+    The rest is as in `create`. Raises BenchError, too, if images with several channels are to be repeated.
+    """
+    if shown in (None, channels):
+        return create(name, classes, channels, image_size, **options)
+    if channels > 1:
+        raise BenchError(
+            f"backbone.channels is {shown}, but images have {channels} channels, and only grey ones can be repeated; "
+            "leave it out"
+        )
+    network = create(name, classes, shown, image_size, **options)
+    _first_convolution(network)[1].register_forward_pre_hook(_repeated)
+    return network
 
 
 def _of_timm(name: str, **options: Any) -> nn.Module:
@@ -98,8 +117,7 @@ def _small_resnet(classes: int, channels: int, **options: Any) -> ResNet:
 
 def _with_channels(network: nn.Module, channels: int) -> nn.Module:
     """Give a torchvision model, which takes RGB images, another number of input channels."""
-    convolutions = ((name, module) for name, module in network.named_modules() if isinstance(module, nn.Conv2d))
-    name, first = next(convolutions)
+    name, first = _first_convolution(network)
     if first.in_channels != channels:
         fresh = nn.Conv2d(
             channels,
@@ -112,3 +130,12 @@ def _with_channels(network: nn.Module, channels: int) -> nn.Module:
         )
         network.set_submodule(name, fresh)
     return network
+
+
+def _first_convolution(network: nn.Module) -> tuple[str, nn.Conv2d]:
+    return next((name, module) for name, module in network.named_modules() if isinstance(module, nn.Conv2d))
+
+
+def _repeated(convolution: nn.Conv2d, inputs: tuple[Tensor]) -> tuple[Tensor]:
+    """Show a grey image as equal channels, before the first convolution: layers keep their names, and LRP follows."""
+    return (inputs[0].expand(-1, convolution.in_channels, -1, -1),)

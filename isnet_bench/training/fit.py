@@ -119,6 +119,7 @@ def fit(
             devices=1,
             plugins=[LightningEnvironment()],
             max_epochs=settings.epochs,
+            precision={"float32": "32-true", "bf16": "bf16-mixed"}[settings.precision],
             num_sanity_val_steps=0,
             # Validation needs gradients: heatmaps are made of them.
             inference_mode=False,
@@ -199,9 +200,10 @@ class Loop(lightning.LightningModule):
     def configure_optimizers(self) -> Any:
         settings = self.settings
         parameters = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.AdamW(
-            parameters, settings.learning_rate, weight_decay=settings.weight_decay, fused=True
-        )
+        kind, own = torch.optim.AdamW, {}
+        if settings.optimizer == "sgd":
+            kind, own = torch.optim.SGD, {"momentum": settings.momentum}
+        optimizer = kind(parameters, settings.learning_rate, weight_decay=settings.weight_decay, fused=True, **own)
         steps = self.trainer.estimated_stepping_batches
         if settings.schedule == "constant":
             return optimizer

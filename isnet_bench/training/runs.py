@@ -19,13 +19,14 @@ from torch import Tensor, nn
 
 from isnet_bench import data as datasets
 from isnet_bench import methods
-from isnet_bench.config import Config, Row
+from isnet_bench.config import Config, Row, Training
 from isnet_bench.data import Split
 from isnet_bench.io.errors import BenchError
 from isnet_bench.io.files import read_json, verify
 from isnet_bench.layout import RECORD, WEIGHTS
 from isnet_bench.training.mask_subset import keep_masks
 
+_DEFAULTS = {key: field.default for key, field in Training.model_fields.items() if not field.is_required()}
 _REMEDY = "train this method with this seed again"
 _OTHER = {
     "data": "on other data than the prepared data are now",
@@ -118,6 +119,9 @@ def trained(job: Job, run: Path) -> tuple[nn.Module, dict[str, Any]]:
         If the run is missing or damaged, is another one, or was made with other data.
     """
     record = read_json(run / RECORD, _REMEDY)
+    if "training" in record:
+        # A key that is younger than the record: what its default says was done.
+        record["training"] = _DEFAULTS | record["training"]
     for key, value in job.identity.items():
         if record.get(key, value) != value:
             raise BenchError(f"{run} was trained {_OTHER.get(key, f'with another {key}')}: {_REMEDY}")

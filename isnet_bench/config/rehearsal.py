@@ -1,0 +1,57 @@
+"""A configuration made so small that each of its runs takes seconds: does every row work at its size?"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from isnet_bench.config.configuration import Config, check
+
+_BATCHES = 2
+# Images of each split, about the fewest that a data set takes.
+_FEW = {"mnist": 10, "phantom": 4, "xray": 4}
+# Where there is none, the phantom stands in.
+_NO_MANIFEST = "rehearsal/manifest.csv"
+
+
+def rehearsal(config: Config) -> Config:
+    """Return a configuration with the same backbones, image sizes, methods and hyper-parameters, on the processor.
+
+    It has one seed; each run has one epoch of two batches of a few images. X-rays are the phantom, which stands in.
+    A row that another experiment has, too, with the same backbone and image size is there once; an experiment that
+    has no other rows keeps one. Studies, overviews, segmentation and timing are left out, and so are experiments on
+    data sets of plug-ins, whose sizes nothing here knows.
+    """
+    given = config.given("studies", "overviews", "segment", "timing", "results")
+    seen: set[str] = set()
+    made = {}
+    for name, section in given["experiments"].items():
+        kind = section["data"]["name"]
+        if kind in _FEW and section.get("methods"):
+            fresh = {row: entry for row, entry in section["methods"].items() if _key(section, entry) not in seen}
+            seen |= {_key(section, entry) for entry in fresh.values()}
+            made[name] = _small(section, fresh or dict([next(iter(section["methods"].items()))]))
+    return check({**given, "seeds": given["seeds"][:1], "device": "cpu", "experiments": made}, "the rehearsal")
+
+
+def _key(section: dict[str, Any], entry: dict[str, Any]) -> str:
+    return json.dumps(
+        [section["backbone"], *map(section["data"].get, ("name", "image_size", "labels")), entry], sort_keys=True
+    )
+
+
+def _small(section: dict[str, Any], methods: dict[str, Any]) -> dict[str, Any]:
+    kind = section["data"]["name"]
+    images = {f"{split}_images": _FEW[kind] for split in ("train", "val", "test")}
+    data = {"manifest": _NO_MANIFEST, "phantom": images, "predicted_masks": None} if kind == "xray" else images
+    size = _FEW[kind] // _BATCHES
+    short = {"epochs": 1, "batch_size": size, "val_batch_size": size, "masked_images": None}
+    return {
+        **section,
+        "data": {**section["data"], **data, "masks": None},
+        "training": {**section["training"], **short},
+        "methods": {
+            row: {**entry, "training": {**entry.get("training", {}), **short}} for row, entry in methods.items()
+        },
+        "gallery": None,
+    }

@@ -1,0 +1,79 @@
+"""A rehearsal: every row of a configuration, at its size, on very few images."""
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from isnet_bench import cli
+from isnet_bench import config as configuration
+
+PAPER = Path(__file__).resolve().parents[1] / "config" / "paper.yaml"
+
+
+@pytest.fixture
+def anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ISNET_BENCH_DATA", str(tmp_path / "nothing"))
+
+
+def test_it_has_each_row_of_the_paper_once_and_leaves_what_it_is_of_alone():
+    paper = configuration.load(PAPER)
+    small = configuration.rehearsal(paper)
+    assert small.seeds == (0,)
+    assert {name: len(one.rows) for name, one in small.experiments.items()} == {
+        "mnist": len(paper.experiments["mnist"].rows),
+        "covid": len(paper.experiments["covid"].rows),
+        "covid_resnet18": len(paper.experiments["covid_resnet18"].rows),
+        # Those of covid, but for the marks, which need one row to be seen.
+        "covid_marks": 1,
+    }
+    for name, experiment in small.experiments.items():
+        original = paper.experiments[name]
+        assert experiment.backbone == original.backbone
+        assert experiment.data.settings["image_size"] == original.data.settings["image_size"]
+        for row, entry in experiment.rows.items():
+            asked = original.rows[row]
+            assert (entry.method, entry.params) == (asked.method, asked.params)
+            shortened = {"epochs", "batch_size", "val_batch_size"}
+            assert entry.training.model_dump(exclude=shortened) == asked.training.model_dump(exclude=shortened)
+            assert (entry.training.epochs, entry.training.batch_size <= 5) == (1, True)
+
+
+def test_the_command_says_of_every_job_whether_it_works(tiny_given, anywhere, tmp_path, monkeypatch, capsys):
+    given = copy.deepcopy(tiny_given)
+    given["experiments"]["tiny"]["methods"] = {"resnet": {}, "rrr": {"params": {"weight": 10.0}}}
+    file = tmp_path / "it.yaml"
+    file.write_text(json.dumps(given))
+    assert cli.main(["check-run", "--config", str(file)]) == 0
+    told = capsys.readouterr().out.splitlines()
+    jobs = [
+        *(f"tiny, {row}: {verb}" for row in given["experiments"]["tiny"]["methods"] for verb in ("train", "evaluate"))
+    ]
+    assert told == [f"holds  {job}" for job in [*jobs, "tiny: collect", "tiny: tables"]]
+    assert not (tmp_path / "results").exists()
+
+    from baselines.rrr import RightForTheRightReasons
+
+    def broken(self, images, masks, labels):
+        return torch.zeros(2) + torch.zeros(3)
+
+    monkeypatch.setattr(RightForTheRightReasons, "training_loss", broken)
+    assert cli.main(["check-run", "--config", str(file)]) == cli.FAILED
+    told = capsys.readouterr()
+    assert "FAILS  tiny, rrr: train: RuntimeError: The size of tensor a (2) must match" in told.out
+    assert "holds  tiny, resnet: train" in told.out
+    assert "error: 4 of the checks above failed" in told.err
+
+
+def test_without_x_rays_the_papers_data_are_refused_in_one_sentence(anywhere, capsys):
+    assert cli.main(["prepare", "--config", str(PAPER), "--experiment", "covid"]) == cli.FAILED
+    told = capsys.readouterr().err.strip().splitlines()[-1]
+    assert told.startswith("error: there is no manifest ")
+    assert "xray/manifest.csv; write one, or let ISNET_BENCH_DATA name the folder above it" in told
+    assert cli.main(["segment", "--config", str(PAPER)]) == cli.FAILED
+    told = capsys.readouterr().err.strip().splitlines()[-1]
+    assert told.startswith("error: ")
+    assert "xray/" in told
