@@ -87,7 +87,8 @@ def test_operation_count_of_the_isnets(bench, config):
         # Besides, the first layer's gradient with respect to the image, which a plain step does without.
         assert flop(method, 10) <= 1.07 * bound * plain, method
     for method in ("stochastic_isnet", "selective_isnet", "dual_isnet", "original_isnet"):
-        assert flop(method, 10, inactive_slope=0.3) == flop(method, 10), method
+        # With several maps each one's gradient crosses the first layer by itself.
+        assert flop(method, 10, inactive_slope=0.3) <= 1.01 * flop(method, 10), method
     # With heatmaps of a part of the batch, that part's maps are all that is added: the forward pass is one for both.
     for method, maps in (("stochastic_isnet", 1), ("selective_isnet", 1), ("dual_isnet", 3), ("original_isnet", 10)):
         assert flop(method, 10, heatmap_fraction=0.5) <= 1.07 * (1 + maps / 2) * plain, method
