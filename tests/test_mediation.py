@@ -65,6 +65,15 @@ def test_the_one_unit_that_carries_the_effect(kind, weights, out):
     assert by_place(table, "units") == {("2", name): 0.5 * (name == kind) for name in KINDS}
 
 
+def test_how_far_a_change_moves_a_layer_is_the_mean_of_all_images():
+    # (3, 4) becomes (3, 0) in the first image; the second does not change.
+    before, after = pixels([3.0, 4.0], [1.0, 0.0]), pixels([3.0, 0.0], [1.0, 0.0])
+    network = two_units([[1.0, 0.0], [0.0, 1.0]], [[1.0, 0.0], [0.0, 0.0]])
+    table, changed = mediation(network, before, after, 1, CPU)
+    assert changed == 0
+    assert by_place(table, "shift") == {("2", kind): pytest.approx(0.4) for kind in KINDS}
+
+
 def test_only_images_whose_prediction_changes_count():
     # Of the three images only the middle one is near enough to the border between the classes.
     before, after = pixels([0.1, 0.0], [0.6, 0.0], [9.0, 0.0]), pixels([0.1, 0.3], [0.6, 0.3], [9.0, 0.3])
@@ -156,7 +165,7 @@ def test_of_a_run(tiny_config, tiny_data, tmp_path):
     evaluation.evaluate(job, tmp_path)
     evaluation.mediate(job, tmp_path)
     table = pd.read_csv(tmp_path / "mediation.csv")
-    assert list(table) == ["change", "images", "layer", "kind", "units", "restored"]
+    assert list(table) == ["change", "images", "layer", "shift", "kind", "units", "restored"]
     assert list(table["change"].unique()) == ["mark removed", "mark swapped", "mark added"]
     predictions = pd.read_parquet(tmp_path / "predictions.parquet").pivot(index="index", columns="set")["prediction"]
     swapped = table[table["change"] == "mark swapped"]

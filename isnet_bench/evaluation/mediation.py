@@ -52,9 +52,10 @@ def mediation(
     Returns
     -------
     table : DataFrame
-        One row for each layer and kind, in order: "layer"; "kind"; "units", the mean share of a layer's
-        units that are of this kind, in [0, 1]; "restored", the share of changed predictions that are again what they
-        were before, in [0, 1]. The latter two are NaN where no prediction changes.
+        One row for each layer and kind, in order: "layer"; "shift", how far the change moves the layer's output,
+        ``|after - before| / |before|`` (Euclidean norms), the mean of all images; "kind"; "units", the mean share of a
+        layer's units that are of this kind, in [0, 1]; "restored", the share of changed predictions that are again what
+        they were before, in [0, 1]. The latter two are NaN where no prediction changes.
     changed : int
         Number of images whose prediction changes: those that are examined.
 
@@ -63,7 +64,7 @@ def mediation(
     ValueError
         If the network has no ``nn.ReLU`` module that takes part.
     """
-    units, restored, changed = Counter(), Counter(), 0
+    shift, units, restored, changed = Counter(), Counter(), Counter(), 0
     layers: dict[str, Tensor] = {}
     run = partial(_run, network, classify)
     for indices in torch.arange(len(before.labels)).split(batch_size):
@@ -71,6 +72,8 @@ def mediation(
         (old, layers), (new, marked) = (run(*part) for part in pair)
         if not layers:
             raise ValueError("no nn.ReLU module takes part in its predictions, so that there are no layers to examine")
+        for layer, output in layers.items():
+            shift[layer] += float(_relative(marked[layer] - output, output).sum()) / len(before.labels)
         differ = old != new
         if not differ.any():
             continue
@@ -84,8 +87,16 @@ def mediation(
                 restored[layer, kind] += int((mended == old).sum())
     places = [(layer, kind) for layer in layers for kind in KINDS]
     per_image = 1 / changed if changed else float("nan")
-    rows = [(*place, units[place] * per_image, restored[place] * per_image) for place in places]
-    return pd.DataFrame(rows, columns=["layer", "kind", "units", "restored"]), changed
+    rows = [
+        (layer, shift[layer], kind, units[layer, kind] * per_image, restored[layer, kind] * per_image)
+        for layer, kind in places
+    ]
+    return pd.DataFrame(rows, columns=["layer", "shift", "kind", "units", "restored"]), changed
+
+
+def _relative(difference: Tensor, value: Tensor) -> Tensor:
+    """Return the Euclidean norm of each image's difference, in units of that of its value (N,)."""
+    return difference.flatten(1).double().norm(dim=1) / value.flatten(1).double().norm(dim=1).clamp(min=1e-12)
 
 
 def _kinds(was: Tensor, now: Tensor) -> dict[str, Tensor]:
