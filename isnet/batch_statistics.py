@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from isnet.calls import Call, Kind, calling_modules
+from isnet.calls import Call, Kind, calling_modules, values_kept
 
 
 @dataclass(frozen=True)
@@ -113,6 +113,10 @@ class BatchStatistics(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         call = Call(func, args, kwargs or {})
+        with values_kept():
+            return self._follow(call)
+
+    def _follow(self, call: Call) -> Any:
         key = layer_key(call)
         if key is None:
             return call.run()

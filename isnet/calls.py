@@ -10,11 +10,15 @@ import re
 import sys
 import weakref
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from enum import Enum
 from types import FrameType
 from typing import Any, Generic, TypeVar
 
+import torch
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils import checkpoint
 
 Entry = TypeVar("Entry")
 
@@ -215,3 +219,18 @@ def calling_modules() -> Iterator[nn.Module]:
         if isinstance(owner, nn.Module):
             yield owner
         frame = frame.f_back
+
+
+def values_kept() -> AbstractContextManager[object]:
+    """Make torch's (not reentrant) gradient checkpointing keep what is computed inside.
+
+    Heatmaps need these values all the same, and what is computed again would be out of an engine's sight.
+    """
+    found = torch._C._autograd._top_saved_tensors_default_hooks(False)
+    if found is None or found[0].__module__ != checkpoint.__name__:
+        return nullcontext()
+    return saved_tensors_hooks(_same, _same)
+
+
+def _same(value: Tensor) -> Tensor:
+    return value

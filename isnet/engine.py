@@ -16,19 +16,17 @@ from torch.nn.parameter import UninitializedParameter
 from torch.overrides import TorchFunctionMode
 
 from isnet.batch_statistics import BatchStatistics
-from isnet.calls import Call, Kind
+from isnet.calls import Call, values_kept
 from isnet.first_pass import Replay
 from isnet.process_group import check_layers_of_processes
 from isnet.quantities import Quantity
-from isnet.refusal import REMEDY, UnsupportedNetworkError, in_checkpoint, unsupported_operation
+from isnet.refusal import REMEDY, UnsupportedNetworkError
 from isnet.rules import Bound, make_rules
 
 Record = TypeVar("Record")
 # torch numbers hooks without a lock of its own.
 _HOOK_LOCK = threading.Lock()
 _ALLOWED_ACTIVATIONS = (nn.ReLU, nn.Identity)
-# What is asked of a few calls only takes no time; the others keep no values that a rule needs.
-_KEEPING = {name for kind in (Kind.CONVOLUTION, Kind.LINEAR, Kind.BATCH_NORM, Kind.RELU) for name in kind.value.split()}
 _DATA_DEPENDENT = (nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm, nn.modules.instancenorm._InstanceNorm)
 
 
@@ -136,9 +134,8 @@ class Trace(TorchFunctionMode):
         call = Call(func, args, kwargs or {})
         if call.name == "add_" and id(args[0]) in self._counters:
             return args[0]
-        if call.name in _KEEPING and in_checkpoint():
-            raise unsupported_operation(self.model, call.name, "values are not kept at")
-        return self.follow(call)
+        with values_kept():
+            return self.follow(call)
 
     @abstractmethod
     def follow(self, call: Call) -> Any:

@@ -34,9 +34,8 @@ OF_LOST = (
 )
 OF_EXPORTS = "Exported and traced graphs call other functions than modules do: give the network that they were made of"
 _OF_CHECKPOINTS = (
-    "Gradient checkpointing computes this part of the network again, where LRP cannot follow: switch it off "
-    "(set_grad_checkpointing(False) in timm, memory_efficient=False in DenseNets); with a smaller heatmap_fraction "
-    "training needs less memory, too"
+    "Gradient checkpointing with use_reentrant=True hides how this part of the network is computed: use "
+    "use_reentrant=False, or switch it off"
 )
 _OF_BACKWARD_HOOKS = (
     "A full backward hook of this module puts a function that LRP cannot follow around it, and would be called with "
@@ -67,16 +66,8 @@ def unsupported_operation(
     return UnsupportedNetworkError(f"{why} '{function}' in {where}. {cause() or remedy}.")
 
 
-def in_checkpoint() -> bool:
-    """Say whether what is computed now will be computed again by torch's (not reentrant) gradient checkpointing."""
-    found = torch._C._autograd._top_saved_tensors_default_hooks(False)
-    return found is not None and found[0].__module__ == checkpoint.__name__
-
-
 def cause() -> str | None:
     """Return what to do about a call that torch's own machinery or a hook makes, not the network's forward pass."""
-    if in_checkpoint():
-        return _OF_CHECKPOINTS
     called, custom = None, None
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable
 
 import pytest
 import timm
 import torch
-from small_networks import conv, make, pixels
+from small_networks import conv, difference, make, pixels
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
@@ -24,12 +25,16 @@ def _images(size: int = 12, dtype: torch.dtype = torch.float64) -> Tensor:
 
 
 class _Checkpointed(nn.Module):
-    def __init__(self, reentrant: bool) -> None:
+    """A network with checkpoints; with `use_reentrant` None it has none."""
+
+    def __init__(self, use_reentrant: bool | None) -> None:
         super().__init__()
-        self.network, self.reentrant = make("residual"), reentrant
+        self.network, self.use_reentrant = make("residual"), use_reentrant
 
     def forward(self, x: Tensor) -> Tensor:
-        x = checkpoint(self.network[:5], x, use_reentrant=self.reentrant)
+        if self.use_reentrant is None:
+            return self.network(x)
+        x = checkpoint(self.network[:5], x, use_reentrant=self.use_reentrant)
         return self.network[5:](x)
 
 
@@ -41,26 +46,47 @@ def _with_checkpoints(network: nn.Module) -> nn.Module:
 _CHECKPOINTED: dict[str, Callable[[], nn.Module]] = {
     "timm resnet10t": lambda: _with_checkpoints(timm.create_model("resnet10t", num_classes=3)),
     "torchvision densenet": lambda: models.DenseNet(8, (2, 2, 2, 2), 8, num_classes=3, memory_efficient=True),
-    "not reentrant": lambda: _Checkpointed(False).float(),
-    "reentrant": lambda: _Checkpointed(True).float(),
+    "checkpoint": lambda: _Checkpointed(False),
 }
 
 
+def _without_checkpoints(network: nn.Module) -> nn.Module:
+    for module in network.modules():
+        for name, off in (("grad_checkpointing", False), ("memory_efficient", False), ("use_reentrant", None)):
+            if hasattr(module, name):
+                setattr(module, name, off)
+    return network
+
+
 @pytest.mark.parametrize("fraction", [0.5, 1.0])
+@pytest.mark.parametrize("variant", [isnet.StochasticISNet, isnet.DualISNet])
 @pytest.mark.parametrize("name", _CHECKPOINTED)
-def test_gradient_checkpointing_is_refused_as_such(name: str, fraction: float) -> None:
-    net = isnet.StochasticISNet(_CHECKPOINTED[name](), isnet.HeatmapLoss(0.1, 1.0), heatmap_fraction=fraction).train()
-    images = _images(32, torch.float32)
-    with pytest.raises(
-        isnet.UnsupportedNetworkError, match=r"Gradient checkpointing computes .* switch it off"
-    ) as error:
-        net.training_loss(images, (images[:, :1] > 0.5).float(), torch.tensor([0, 1]))
+def test_with_gradient_checkpointing_all_is_as_without(name: str, variant: type, fraction: float) -> None:
+    network = _CHECKPOINTED[name]().double().train()
+    images = _images(32)
+    masks, labels = (images[:, :1] > 0.5).double(), torch.tensor([0, 1])
+    found = []
+    for made in (copy.deepcopy(network), _without_checkpoints(copy.deepcopy(network))):
+        generator = torch.Generator().manual_seed(0)
+        options = {"generator": generator} if variant is isnet.StochasticISNet else {}
+        net = variant(made, isnet.HeatmapLoss(0.1, 1.0), heatmap_fraction=fraction, **options)
+        torch.manual_seed(0)
+        net.training_loss(images, masks, labels).total.backward()
+        found.append([*(each.grad for each in made.parameters()), *made.buffers()])
+    assert all(difference(*pair) < 1e-12 for pair in zip(*found, strict=True))
+
+
+def test_lrp_block_explains_networks_with_gradient_checkpointing() -> None:
+    network = _Checkpointed(False).eval()
+    found = isnet.LRPBlock(network)(_images(), isnet.Logit(0)).relevance
+    network.use_reentrant = None
+    assert difference(found, isnet.LRPBlock(network)(_images(), isnet.Logit(0)).relevance) < 1e-12
+
+
+def test_reentrant_checkpoints_are_refused_as_such() -> None:
+    with pytest.raises(isnet.UnsupportedNetworkError, match="use_reentrant=False, or switch it off") as error:
+        isnet.LRPFlex(_Checkpointed(True))(_images(), isnet.Logit(0))
     assert _AS_ALWAYS not in str(error.value)
-
-
-def test_lrp_block_refuses_gradient_checkpointing() -> None:
-    with pytest.raises(isnet.UnsupportedNetworkError, match="Gradient checkpointing"):
-        isnet.LRPBlock(_Checkpointed(False))(_images(), isnet.Logit(0))
 
 
 @pytest.mark.parametrize("register", ["register_full_backward_hook", "register_full_backward_pre_hook"])
