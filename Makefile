@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 RUN := PATH="$(abspath $(VENV))/bin:$$PATH"
 SNAKEMAKE := $(RUN) snakemake --cores $(CORES)
 
-.PHONY: reproduce smoke paper-check test test-fast bench tune figures report publish lint schema environment clean distclean help
+.PHONY: reproduce smoke paper-check test test-fast bench tune figures report publish lint docs numbers schema environment clean distclean help
 .DELETE_ON_ERROR:
 
 reproduce: $(READY)  ## everything of CONFIG (default: config/config.yaml)
@@ -50,6 +50,12 @@ lint: $(READY)  ## ruff, mypy (the library) and snakemake --lint
 	$(RUN) mypy
 	$(RUN) snakemake --lint
 
+docs: $(READY)  ## the documentation as a site in build/site; a warning is an error
+	$(RUN) NO_MKDOCS_2_WARNING=1 python -m mkdocs build --quiet
+
+numbers: $(READY)  ## README.md and docs/results.md again, from their templates and the numbers of results/published
+	$(RUN) python docs/fill.py
+
 schema: $(READY)  ## write the configuration's JSON Schema and the catalogue of methods and data sets again
 	$(RUN) python -m isnet_bench schema
 
@@ -72,6 +78,6 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(VENV)
 	@echo "Installing the packages pinned in constraints.txt (some minutes, a few GB where torch comes with CUDA) ..."
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
-	  --constraint constraints.txt --editable '.[bench,workflow,test]'
+	  --constraint constraints.txt --editable '.[bench,workflow,test,docs]'
 	@touch $@
 	@echo "The environment is ready."

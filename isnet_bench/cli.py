@@ -295,7 +295,7 @@ def _add_reports(verbs: Any) -> None:
     _verb(verbs, "tables", _report, text, "experiment")
 
     verb = _verb(verbs, "figures", _report, "draw a figure of a collected experiment as pdf and png", "experiment")
-    verb.add_argument("--kind", required=True, choices=["accuracy", "heatmaps", "tradeoff"])
+    verb.add_argument("--kind", required=True, choices=["accuracy", "heatmaps", "idea", "tradeoff"])
 
     text = "write a collected study's table, and draw its figure or choose a candidate"
     verb = _verb(verbs, "study", _report, text)

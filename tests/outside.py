@@ -1,10 +1,8 @@
 """The files of docs/extending.md, as a reader would save them."""
 
-import re
-from pathlib import Path
+import pages
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "extending.md"
-FILES = dict(re.findall(r"```\w+ (\S+)\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL))
+FILES = pages.saved("docs/extending.md")
 
 
 def save(folder, *names):

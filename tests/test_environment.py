@@ -60,8 +60,8 @@ def test_every_transitive_requirement_is_pinned():
 
 def test_conda_environment_installs_the_same_pins():
     *conda, pip = CONDA["dependencies"]
-    assert pip == {"pip": ["--constraint constraints.txt", "--editable .[bench,workflow,test]"]}
-    assert set(EXTRAS) == {"bench", "workflow", "test"}
+    assert pip == {"pip": ["--constraint constraints.txt", "--editable .[bench,workflow,test,docs]"]}
+    assert set(EXTRAS) == {"bench", "workflow", "test", "docs"}
     python = next(text for text in conda if text.startswith("python "))
     assert set(conda) - {python} == {"pip", "make"}, "packages come from pip, so that there is one set of pins"
     ranges = SpecifierSet(python.removeprefix("python ")), SpecifierSet(PROJECT["requires-python"])
@@ -71,7 +71,9 @@ def test_conda_environment_installs_the_same_pins():
 
 def test_make_installs_the_same_pins():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    assert "--constraint constraints.txt --editable '.[bench,workflow,test]'" in re.sub(r"\s*\\\n\s*", " ", makefile)
+    assert "--constraint constraints.txt --editable '.[bench,workflow,test,docs]'" in re.sub(
+        r"\s*\\\n\s*", " ", makefile
+    )
 
 
 def imported(folder):
@@ -95,6 +97,7 @@ def imported(folder):
         ("isnet_bench", RUNTIME),
         ("benchmarks", RUNTIME),
         ("tests", DIRECT),
+        ("docs", DIRECT),
     ],
 )
 def test_what_is_imported_is_listed(folder, listed):
@@ -110,4 +113,4 @@ def test_snakemakes_own_conda_environment_has_the_same_python_and_pins():
     assert theirs["channels"] == CONDA["channels"]
     assert set(theirs["dependencies"]) <= {text for text in CONDA["dependencies"] if isinstance(text, str)}
     script = (folder / "isnet-bench.post-deploy.sh").read_text(encoding="utf-8")
-    assert "--constraint constraints.txt --editable '.[bench,workflow,test]'" in script
+    assert "--constraint constraints.txt --editable '.[bench,workflow,test,docs]'" in script

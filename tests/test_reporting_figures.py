@@ -85,6 +85,22 @@ def test_heatmaps_share_one_symmetric_scale_with_white_at_zero(bench, drawn):
     assert panels[0, 3].get_xlabel() == "0 %"
 
 
+def test_the_idea_shows_where_two_rows_look_and_their_mean_scores(bench, drawn):
+    found = bench.read()
+    figures.idea(found, bench.root / "i")
+    image, first, last, scores = drawn[0].axes[:4]
+    assert len(image.images[0].get_array()) == len(first.images[0].get_array())
+    assert float(first.get_xlabel().split()[0]) > 0
+    assert last.get_xlabel() == "0 % outside the outline"
+    heights = [bar.get_height() for bar in scores.patches]
+    expected = [
+        100 * found.frame.query("method == @row and set == @name")["accuracy"].mean()
+        for row in (found.gallery[0], found.gallery[-1])
+        for name in SETS
+    ]
+    assert heights == pytest.approx(expected)
+
+
 def test_heatmaps_show_images_of_different_classes(bench, drawn):
     figures.heatmaps(bench.read(), bench.root / "h")
     stored = stored_heatmaps(biased=True)["iid_images"]

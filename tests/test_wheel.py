@@ -1,7 +1,6 @@
 """The wheel, unpacked into an empty place: what a user has who has no clone."""
 
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -9,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 import outside
+import pages
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -16,9 +16,7 @@ PAGES = "README.md", "docs/few_masks.md"
 SNIPPETS = [
     pytest.param(snippet, id=f"{page}-{number}")
     for page in PAGES
-    for number, snippet in enumerate(
-        re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL)
-    )
+    for number, snippet in enumerate(pages.blocks(page, "python"))
 ]
 # timm imports torchvision, whose compiled part may not fit the torch that the tests run with.
 INPUTS = """

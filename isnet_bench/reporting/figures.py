@@ -1,4 +1,4 @@
-"""The figures of an experiment: scores on each test set, relevance of example images, score against training time."""
+"""The figures of an experiment: scores on each test set, relevance of images, both in short, score against time."""
 
 from __future__ import annotations
 
@@ -183,6 +183,48 @@ def _outline(panel: Axes, mask: np.ndarray, color: str, width: float) -> None:
 def _frame(panel: Axes) -> None:
     panel.set(xticks=(), yticks=())
     panel.spines[:].set(visible=True, linewidth=0.4, color=style.GREY)
+
+
+def idea(runs: Runs, out: Path) -> None:
+    """An image, where the first and the last row of the gallery look, and both rows' scores on each test set.
+
+    Of the stored images it is that on whose background the first row's network looks most. Raises BenchError if the
+    gallery is empty.
+    """
+    examples, maps = _gallery(runs)
+    pair = {row: maps[row] for row in (runs.gallery[0], runs.gallery[-1])}
+    first, *_ = pair.values()
+    outside = (np.abs(first) * (examples["masks"][:, 0] < 0.5)).sum((1, 2))
+    one = slice(outside.argmax(), outside.argmax() + 1)
+    with matplotlib.rc_context(style.RC):
+        fig = style.figure(60, style.PAGE_MM)
+        panels = fig.subplots(1, 4, width_ratios=(1, 1, 1, 1.7))
+        picture, mask = examples["images"][one], examples["masks"][one]
+        _example_columns(np.array([[panels[0], panels[0]]]), picture, mask)
+        scale = _relevance_columns(panels[None, 1:3], {row: shown[one] for row, shown in pair.items()}, mask)
+        fig.colorbar(scale, ax=panels[1:3], location="bottom", shrink=0.6, aspect=25).set_label(
+            "Relevance for the class, % of Σ|R|", fontsize=6
+        )
+        panels[0].set_title("An image with its mark\nand its mask (outline)")
+        for panel, row in zip(panels[1:3], pair, strict=True):
+            panel.set_title(f"What it looks at:\n{runs.labels[row]}")
+            panel.set_xlabel(f"{panel.get_xlabel()} outside the outline", fontsize=6)
+        _idea_scores(panels[3], runs, list(pair))
+        style.title(fig, style.PAGE_MM, runs.heading, f"Data: {runs.data}. {runs.repeats}")
+        style.save(fig, out)
+
+
+def _idea_scores(panel: Axes, runs: Runs, rows: list[str]) -> None:
+    """Mean scores of rows as bars, a group for each test set."""
+    means = 100 * runs.frame.groupby(["method", "set"])[runs.score].mean()
+    for place, row in enumerate(rows):
+        at = np.arange(len(runs.sets)) + 0.36 * place
+        bars = panel.bar(at, [means[row, name] for name in runs.sets], 0.32, color=runs.looks[row].color)
+        panel.bar_label(bars, fmt="%.1f", fontsize=6, padding=1)
+        bars.set_label(runs.labels[row])
+    panel.set_xticks(np.arange(len(runs.sets)) + 0.18, runs.sets)
+    panel.set(ylim=(0, 112), yticks=(0, 50, 100), title=f"{SCORES[runs.score]} on test images (%)")
+    panel.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
 
 
 def tradeoff(runs: Runs, out: Path) -> None:

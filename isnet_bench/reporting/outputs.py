@@ -16,6 +16,7 @@ log = logging.getLogger(__name__)
 FIGURES: dict[str, Callable[[runs.Runs, Path], None]] = {
     "accuracy": figures.accuracy,
     "heatmaps": figures.heatmaps,
+    "idea": figures.idea,
     "tradeoff": figures.tradeoff,
 }
 """The figures of an experiment."""
@@ -95,7 +96,7 @@ def _tasks(cfg: Config, results: Path) -> Iterator[tuple]:
     layout = Layout(results)
     for name, experiment in cfg.experiments.items():
         for kind in FIGURES:
-            if kind != "heatmaps" or experiment.gallery != ():
+            if kind not in ("heatmaps", "idea") or experiment.gallery != ():
                 yield write_figure, kind, cfg, name, results, layout.figure(f"{name}_{kind}")
         yield write_tables, cfg, name, results, layout.table(name)
     for case in measured_cases(cfg, results):

@@ -105,9 +105,9 @@ def study_runs(study):
 
 
 def experiment_outputs(experiment):
-    """The tables and figures of an experiment, and its runs; an empty gallery has no figure of heatmaps."""
+    """The tables and figures of an experiment, and its runs; an empty gallery has no figures of heatmaps."""
     gallery = CONFIG.experiments[experiment].gallery != ()
-    kinds = ["accuracy", "heatmaps", "tradeoff"] if gallery else ["accuracy", "tradeoff"]
+    kinds = ["accuracy", "heatmaps", "idea", "tradeoff"] if gallery else ["accuracy", "tradeoff"]
     return [
         *table(experiment, "csv", "md", "tex", "html"),
         *[path for kind in kinds for path in figure(f"{experiment}_{kind}")],

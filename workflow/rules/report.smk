@@ -80,7 +80,7 @@ use rule tables as figures with:
     log:
         LAYOUT.log("{experiment}", "{kind}_figure"),
     wildcard_constraints:
-        kind="accuracy|heatmaps|tradeoff",
+        kind="accuracy|heatmaps|idea|tradeoff",
     params:
         config=part_of("report", "experiment"),
         what="figures --experiment {experiment} --kind {kind}",

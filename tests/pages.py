@@ -1,0 +1,48 @@
+"""README and the pages of docs/: their blocks of code, and the commands that they tell a reader to type."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted(
+    str(path.relative_to(ROOT))
+    for path in (
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        ROOT / "config" / "README.md",
+        *(ROOT / "docs").rglob("*.md"),
+    )
+    if path.is_file() and "templates" not in path.parts
+)
+_FENCE = re.compile(r"^( *)```([^\n]*)\n(.*?)^\1```$", flags=re.DOTALL | re.MULTILINE)
+# What a line begins with that is a command, after settings of the environment and what a notebook's prompt would hold.
+_COMMAND = re.compile(r"(?:[A-Z_]+=\S+ )*(?:make|snakemake|python|pip|conda|source|export|git|torchrun)\b[^#\n]*")
+
+
+def text(page: str) -> str:
+    """The text of a page, which is named by its path in the repository."""
+    return (ROOT / page).read_text(encoding="utf-8")
+
+
+def blocks(page: str, info: str) -> list[str]:
+    """The fenced blocks of a page whose first line says just this, such as "python"."""
+    return [body for _, told, body in _FENCE.findall(text(page)) if told == info]
+
+
+def saved(page: str) -> dict[str, str]:
+    """The blocks that a reader is to save: name of the file, which stands behind the language -> its content."""
+    return {told.split()[1]: body for _, told, body in _FENCE.findall(text(page)) if len(told.split()) == 2}
+
+
+def commands(page: str) -> Iterator[str]:
+    """Each command of a page: lines of bash blocks, and what looks like one in other blocks and between backticks."""
+    for block in blocks(page, "bash"):
+        yield from (line.partition(" # ")[0].strip() for line in block.replace("\\\n", " ").splitlines() if line)
+    rest = _FENCE.sub(lambda found: found[3] if not found[2] else "", text(page))
+    for line in rest.splitlines():
+        for quoted in (*re.findall(r"`([^`]+)`", line), line.strip().lstrip("$ ") if "`" not in line else ""):
+            if _COMMAND.fullmatch(quoted.partition("  #")[0].strip()) and " " in quoted:
+                yield quoted.partition("  #")[0].strip()

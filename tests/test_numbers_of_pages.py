@@ -1,0 +1,83 @@
+"""README and docs/results.md hold the numbers that are published, are short, and are easy to read."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+
+import pages
+import pytest
+
+# Of papers, versions of Python, ranges of pixels, and settings that a sentence names; no result is among them.
+NO_RESULTS = {"15", "291", "2024", "2401.08409", "3.11", "3.13", "0", "1", "95"}
+
+
+@pytest.fixture(scope="module")
+def fill():
+    spec = importlib.util.spec_from_file_location("fill", pages.ROOT / "docs" / "fill.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def prose(page: str) -> str:
+    """The words of a page, without code, tables, pictures, headings and comments; of a link its text."""
+    text = re.sub(r"```.*?```|<!--.*?-->|!\[[^\]]*\]\([^)]*\)", "", pages.text(page), flags=re.DOTALL)
+    lines = [line for line in text.splitlines() if line[:1] not in ("|", "#")]
+    return re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", "\n".join(lines))
+
+
+def sentences(text: str) -> list[str]:
+    """Sentences of prose; an item of a list and a paragraph end one, too."""
+    parts = re.split(r"\n\s*\n|\n- |(?<=[.!?:])[*\"]*\s+", re.sub(r"`[^`]*`", "code", text))
+    return [" ".join(part.split()) for part in parts if part.strip()]
+
+
+def test_pages_are_what_make_numbers_writes(fill):
+    for path, text in fill.pages():
+        assert path.read_text(encoding="utf-8") == text, f"{path.name}: run `make numbers`"
+
+
+@pytest.mark.parametrize("name", ["README.md", "results.md"])
+def test_a_template_holds_no_number_of_a_result(fill, name):
+    text = (fill.TEMPLATES / name).read_text(encoding="utf-8")
+    text = re.sub(r'```.*?```|\{#.*?#\}|\{%.*?%\}|\{\{.*?\}\}|`[^`]*`|"[^"\n]*"|\]\([^)]*\)', "", text, flags=re.DOTALL)
+    text = "\n".join(line for line in text.splitlines() if not line.startswith("| |") and " masks |" not in line)
+    found = set(re.findall(r"(?<![\w/-])\d+(?:\.\d+)?(?![\w/])", text))
+    assert found <= NO_RESULTS, "ask for results by name, see docs/fill.py"
+
+
+def test_a_sentence_that_no_longer_holds_is_named(fill, monkeypatch):
+    asked = fill.table
+
+    def other(name, snapshot="."):
+        found = asked(name, snapshot).copy()
+        if name == "masks_needed":
+            found.loc[found["method"] == "unet_swap", "p_holm"] = 0.01
+        return found
+
+    monkeypatch.setattr(fill, "table", other)
+    with pytest.raises(fill.StaleError, match=r"docs/templates/README.md, line \d+: .* write what is true now"):
+        list(fill.pages())
+
+
+def test_numbers_are_those_of_the_tables(fill):
+    # By hand from results/published/tables/mnist.md, masks_needed.md, conditions.md and few_masks.md.
+    assert fill.spread("mnist", "stochastic_isnet", "iid") == "97.1 ± 0.3"
+    assert fill.interval(fill.compared("masks_needed", "unet_swap", "Masks: 40, border pixel")) == "96.0 (94.7 to 97.4)"
+    assert fill.resisted("few_masks_10_border_pixel", "stochastic_isnet") == 4
+    told = fill.difference(fill.compared("conditions", "background_swap", "MNIST, corner patch"))
+    assert told == "+1.4 points, +0.7 to +2.0, p = 0.045"
+    # By hand: differences 1, 2 and 6 have the mean 3, the deviation sqrt(7) and, with t = 4.303, a reach of 6.57.
+    assert fill.paired(fill.np.array([1.0, 1, 1]), fill.np.array([2.0, 3, 7])) == "+3.0 points, -3.6 to +9.6"
+
+
+def test_readme_is_one_screen():
+    assert len(pages.text("README.md").splitlines()) <= 90
+    assert len(prose("README.md").split()) <= 700
+    long = [sentence for sentence in sentences(prose("README.md")) if len(sentence.split()) > 30]
+    assert not long
+
+
+def test_what_was_found_is_short():
+    assert len(prose("docs/results.md").split()) <= 2500
