@@ -1,4 +1,4 @@
-"""Groups: what they are in data with marks, on disk, in metrics and in tables."""
+"""Groups: what they are in data with marks, on disk, in training, in metrics and in tables."""
 
 import dataclasses
 import json
@@ -7,14 +7,22 @@ import numpy as np
 import pandas as pd
 import pytest
 import reporting_runs
+import torch
+from hand_worked import task_of
 from reporting_runs import LABELS
+from torch import nn
 
-from isnet_bench import data
+from isnet_bench import config as configuration
+from isnet_bench import data, methods
 from isnet_bench.config import fill
 from isnet_bench.data import contract
+from isnet_bench.evaluation import evaluate as evaluation
 from isnet_bench.evaluation.metrics import by_group
 from isnet_bench.io.errors import BenchError
 from isnet_bench.reporting import tables
+from isnet_bench.training import runs
+from isnet_bench.training import train as training
+from isnet_bench.training.tallies import WorstGroup
 
 bench = reporting_runs.bench
 NAMES = (("bird", "land"), ("bird", "water"), ("cow", "land"), ("cow", "water"))
@@ -129,9 +137,9 @@ def test_tables_have_the_groups_that_there_are(bench, tmp_path):
     for row in LABELS:
         for seed in range(3):
             with_groups(bench, row, seed)
-    runs = bench.read()
-    assert runs.grouped == ("iid",)
-    tables.write(runs, tmp_path / "t")
+    found = bench.read()
+    assert found.grouped == ("iid",)
+    tables.write(found, tmp_path / "t")
     summed = pd.read_csv(tmp_path / "t.csv").set_index("method").loc["resnet"]
     # 3, 2 and 1 of 4 images of the worst group; the other is always right.
     assert summed["iid_worst_group_accuracy_mean"] == pytest.approx(0.5)
@@ -152,3 +160,68 @@ def test_tables_without_groups_say_nothing_of_them(bench, tmp_path):
     tables.write(bench.read(), tmp_path / "t")
     assert not (tmp_path / "t_groups.csv").exists()
     assert "group" not in (tmp_path / "t.csv").read_text() + (tmp_path / "t.md").read_text()
+
+
+# --- training -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def contradicted(tiny_given, tmp_path_factory):
+    """A configuration of digits half of whose marks contradict, its rows' trainings, and the folder of its data."""
+    section = {**tiny_given["experiments"]["tiny"], "methods": {"group_dro": {}, "resnet": {}}}
+    section["data"] = {**section["data"], "train_images": 300, "bias": {"strength": 0.5}}
+    section["training"] = {**section["training"], "epoch": "worst_group"}
+    config = configuration.check({**tiny_given, "experiments": {"tiny": section}}, "test")
+    folder = tmp_path_factory.mktemp("data")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ISNET_BENCH_DATA", str(tmp_path_factory.mktemp("nothing")))
+        data.prepare("tiny", config, folder)
+    return config, folder
+
+
+@pytest.mark.parametrize("row", ["group_dro", "resnet"])
+def test_a_run_with_groups_from_training_to_metrics(row, contradicted, tmp_path):
+    config, folder = contradicted
+    job = runs.Job(config, "tiny", row, 0, folder)
+    training.train(job, tmp_path, None)
+    history = pd.read_csv(tmp_path / "history.csv")
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert record["best_epoch"] == history["val_worst_group_error"].idxmin() + 1
+    evaluation.evaluate(job, tmp_path)
+    found = json.loads((tmp_path / "metrics.json").read_text())["sets"]
+    predicted = pd.read_parquet(tmp_path / "predictions.parquet").query("set == 'iid'")
+    attributes = np.load(folder / "iid.npz")["groups"]
+    right = (predicted["label"] == predicted["prediction"]).groupby([predicted["label"], attributes]).mean()
+    assert found["iid"]["worst_group_accuracy"] == pytest.approx(right.min())
+    assert found["iid"]["mean_group_accuracy"] == pytest.approx(right.mean())
+    assert "per_group" not in found["ood"]
+
+
+def test_the_error_of_the_worst_group_by_hand():
+    tally = WorstGroup(4, torch.device("cpu"))
+    tally.add(torch.tensor([True, True, False]), torch.tensor([0, 1, 1]))
+    tally.add(torch.tensor([True, False]), torch.tensor([1, 0]))
+    # One of two, two of three; the other two groups have no images.
+    assert tally.error() == pytest.approx(1 / 2)
+
+
+@pytest.mark.parametrize(
+    ("row", "epoch", "sentence"),
+    [
+        ("group_dro", "last", "undefined without training images of every group, and these data have no groups"),
+        ("resnet", "worst_group", "validation images have no groups; set training.epoch to another rule"),
+    ],
+)
+def test_what_needs_groups_is_refused_without(row, epoch, sentence, tiny_given, tiny_data, tmp_path):
+    section = {**tiny_given["experiments"]["tiny"], "methods": {row: {"training": {"epoch": epoch}}}}
+    config = configuration.check({**tiny_given, "experiments": {"tiny": section}}, "test")
+    with pytest.raises(BenchError, match=sentence):
+        training.train(runs.Job(config, "tiny", row, 0, tiny_data), tmp_path, None)
+    assert not (tmp_path / "run.json").exists()
+
+
+def test_an_empty_group_is_named():
+    method = methods.get("group_dro")
+    task = dataclasses.replace(task_of(nn.Identity()), group_images={"cow, land": 3, "cow, water": 0})
+    with pytest.raises(ValueError, match=r"undefined without .*there are none of 'cow, water'"):
+        method.build(task, method.hyperparameters())
