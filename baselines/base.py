@@ -2,14 +2,15 @@
 
 A method's module has ``forward(images) -> logits (N, classes)`` and ``training_loss(images, masks, labels) -> Losses``,
 whose parts have the same names in every batch, and which is also called in evaluation mode, for validation. Masks are
-(N, 1, H, W) with 1 = foreground. **The mask of an image without one is NaN everywhere**: such an image takes part in
+(N, 1, H, W) with 1 = foreground. A method that says so (`Method.groups`) is given the groups of the images, int64 (N,),
+as a fourth argument. **The mask of an image without one is NaN everywhere**: such an image takes part in
 classification alone, which `of_masked` sees to.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import pydantic
@@ -25,7 +26,9 @@ class Task:
     """What a method is to learn, and with which backbone.
 
     ``make_backbone()`` makes a new classifier with random weights: images (N, channels, image_size, image_size) to
-    logits (N, classes). `class_weights`, shape (classes,), are those of the cross-entropy; None: all 1.
+    logits (N, classes). `class_weights`, shape (classes,), are those of the cross-entropy; None: all 1. `group_images`
+    says how many training images each group has, by the groups' names, in the order of their numbers; empty where the
+    data have no groups.
     """
 
     make_backbone: Callable[[], nn.Module]
@@ -33,6 +36,7 @@ class Task:
     channels: int
     image_size: int
     class_weights: Tensor | None = None
+    group_images: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,9 @@ class Method:
         What the background's relevance is measured with: LRP, if that fits the backbone, or Gradient x Input.
     range : Range or None
         For methods whose heatmap loss needs one.
+    groups : bool
+        Whether it is defined only where every group has training images: ``training_loss(images, masks, labels,
+        groups)``.
     """
 
     name: str
@@ -116,11 +123,14 @@ class Method:
     visible: Visible | None = None
     explainer: Literal["lrp", "gradient_input"] = "lrp"
     range: Range | None = None
+    groups: bool = False
 
     def build(
         self, task: Task, hyperparameters: Any, ranges: Mapping[str, Sequence[Mapping[str, float]]] | None = None
     ) -> nn.Module:
-        """Build the module, with random weights."""
+        """Build the module, with random weights. ValueError: it needs groups, and one has no training images."""
+        if self.groups:
+            _check_groups(task.group_images)
         return self.module(task, hyperparameters, *([] if self.range is None else [ranges]))
 
     def trained(self, module: nn.Module) -> nn.Module:
@@ -130,6 +140,17 @@ class Method:
     def classify(self, module: nn.Module, images: Tensor, masks: Tensor) -> Tensor:
         """Return the logits (N, classes) of images (N, C, H, W); only oracles see the masks (N, 1, H, W)."""
         return module(images, masks) if self.oracle else module(images)
+
+
+def _check_groups(images: Mapping[str, int]) -> None:
+    empty = [name for name, number in images.items() if not number]
+    if empty or not images:
+        found = (
+            f"there are none of {empty[0]!r}" if empty else "these data have no groups, as where marks never contradict"
+        )
+        raise ValueError(
+            f"it is undefined without training images of every group, and {found}; take it out of the rows"
+        )
 
 
 def with_mask(masks: Tensor) -> Tensor:

@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _manifest(args: argparse.Namespace, config: Config, layout: Layout) -> None:
-    from isnet_bench.data.xray.builders import assembly
+    from isnet_bench.data.builders import assembly
 
     if (args.collection is None or args.folder is None) == (args.combine is None):
         raise BenchError("manifest takes either --collection and --folder, or --combine")
@@ -351,20 +351,22 @@ def _verb(verbs: Any, name: str, run: Callable[..., None], text: str, *required:
 
 
 def _add_manifest(verbs: Any) -> None:
-    text = "list the images of a published collection of chest X-rays, or several such lists, in one manifest"
+    text = "list the images of a published collection, or several such lists, in one manifest"
     verb = _bare_verb(verbs, "manifest", _manifest, text, "; see docs/data.md")
     verb.add_argument("--out", required=True, type=Path, help="manifest, in a folder above the images")
     verb.add_argument("--combine", nargs="+", type=Path, metavar="MANIFEST", help="manifests to write as one")
     verb.add_argument("--collection", help="name of the collection")
     verb.add_argument("--folder", type=Path, help="where it is unpacked")
     verb.add_argument(
-        "--split", default="train", help="train, val, test_iid or test_ood, for all images (default: %(default)s)"
+        "--split",
+        default="train",
+        help="of all images: train, val, test_iid or test_ood; own: the collection's (default: %(default)s)",
     )
-    verb.add_argument("--val-share", type=float, help="of the patients, with --split train (default: 0.15)")
-    verb.add_argument("--test-iid-share", type=float, help="of the patients, with --split train (default: 0.15)")
+    verb.add_argument("--val-share", type=float, help="of the training patients (default: 0.15)")
+    verb.add_argument("--test-iid-share", type=float, help="of the training patients (default: 0.15)")
     verb.add_argument("--part", help="part of the collection, where it is itself divided (default: all)")
     verb.add_argument("--views", default="frontal", help="frontal, or erect for standing patients only")
-    verb.add_argument("--masked", action="store_true", help="leave out images without a lung mask")
+    verb.add_argument("--masked", action="store_true", help="leave out images without a mask")
     verb.add_argument(
         "--map", default=[], nargs="+", type=_label, metavar="FINDING=LABEL", help="labels; FINDING= leaves it out"
     )

@@ -3,13 +3,14 @@
 import numpy as np
 import pandas as pd
 import pytest
+from photograph_layouts import PHOTOGRAPHS
 from PIL import Image
 from published_layouts import LAYOUTS, bimcv, brixia, mask, nih, put, table
 
+from isnet_bench.data import builders
+from isnet_bench.data.builders import assembly, base
 from isnet_bench.data.images import manifest as listing
-from isnet_bench.data.xray import builders
 from isnet_bench.data.xray import checks as xray_checks
-from isnet_bench.data.xray.builders import assembly, base
 from isnet_bench.io.errors import BenchError
 
 COVID, PNEUMONIA, NORMAL = "covid19", "pneumonia", "normal"
@@ -106,7 +107,7 @@ def labels(manifest, name):
 
 
 def test_all_collections_are_found():
-    assert set(builders.known().things) == set(EXPECTED)
+    assert set(builders.known().things) == {*EXPECTED, *PHOTOGRAPHS}
     with pytest.raises(BenchError, match=r"unknown collection 'nhi'; did you mean 'nih'\? known: actualmed, bimcv, "):
         builders.known()["nhi"]
 

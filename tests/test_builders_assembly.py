@@ -7,7 +7,7 @@ import pytest
 from published_layouts import put, table
 
 from isnet_bench import cli
-from isnet_bench.data.xray.builders import assembly
+from isnet_bench.data.builders import assembly
 from isnet_bench.io.errors import BenchError
 
 LABELS = {"COVID-19": "covid19", "No finding": "normal"}
@@ -197,7 +197,7 @@ def test_the_command_line_builds_and_combines(verb, tmp_path):
         (["--collection", "actualmed"], "takes either --collection and --folder, or --combine"),
         (["--collection", "actualmed", "--folder", "actualmed", "--combine", "x.csv"], "takes either"),
         (["--collection", "actual", "--folder", "actualmed"], "unknown collection 'actual'"),
-        ([*ACTUALMED, "--split", "test_ood", "--val-share", "0.1"], "are for split train only, not for test_ood"),
+        ([*ACTUALMED, "--split", "test_ood", "--val-share", "0.1"], "for split train or own only, not for test_ood"),
         ([*ACTUALMED, "--val-share", "-0.1"], "manifest: val_share: Input should be greater than or equal to 0"),
         ([*ACTUALMED, "--val-share", "0.5", "--test-iid-share", "0.5"], "must sum to less than 1"),
         ([*ACTUALMED, "--limit", "0"], "manifest: limit: Input should be greater than 0"),

@@ -17,7 +17,10 @@ from isnet_bench.io.errors import BenchError
 # Few images. A data set that is not here is made with its defaults.
 FEW = {"train_images": 12, "val_images": 6, "test_images": 9}
 SMALL = {
-    "mnist": [{"train_images": 90, "val_images": 20, "test_images": 30, "download": False}],
+    "mnist": [
+        {"train_images": 90, "val_images": 20, "test_images": 30, "download": False, "bias": {"strength": strength}}
+        for strength in (1.0, 0.7)
+    ],
     "phantom": [FEW, {**FEW, "bias": "shape", "strength": 0.7, "image_size": 32}],
     "xray": [{"phantom": FEW, "image_size": 64}, {"phantom": FEW, "marks": {"pattern": "corner_shape", "size": 8}}],
 }

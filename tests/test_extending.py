@@ -172,5 +172,6 @@ def test_cards_say_what_the_methods_say():
     for name in methods.names():
         method, card = methods.get(name), catalog._card(cards[name])
         assert (card.label, card.family, card.oracle) == (method.label, method.family, method.oracle)
+        assert card.groups == method.groups
         needed = method.range is not None and method.range.needed(method.hyperparameters())
         assert (card.range_id({}) is not None) == needed

@@ -145,19 +145,20 @@ def test_images_without_a_mask_add_nothing_to_what_needs_one(name):
     method = methods.get(name)
     subject = Subject(method)
     # Otherwise it draws classes, and others for another number of images.
-    given = method.hyperparameters(**({"p_label": 1.0} if name == "lrp_distillation" else {}))
+    hyperparameters = method.hyperparameters(**({"p_label": 1.0} if name == "lrp_distillation" else {}))
     torch.manual_seed(0)
-    module = method.build(conformance._task(), given, subject.ranges).eval()
+    module = method.build(conformance._task(), hyperparameters, subject.ranges).eval()
     images, masks, labels = conformance.batch()
     masks[4:] = torch.nan
+    given = [images, masks, labels, *([conformance.GROUPS] if method.groups else [])]
     torch.manual_seed(1)
-    found = module.training_loss(images, masks, labels).parts
+    found = module.training_loss(*given).parts
     torch.manual_seed(1)
-    expected = module.training_loss(images[:4], masks[:4], labels[:4]).parts
+    expected = module.training_loss(*(tensor[:4] for tensor in given)).parts
     for part in set(found) - MASKLESS:
         assert found[part].item() == pytest.approx(expected[part].item(), rel=1e-4), part
     masks[:] = torch.nan
-    nothing = module.training_loss(images, masks, labels).parts
+    nothing = module.training_loss(*given).parts
     assert {nothing[part].item() for part in set(found) - MASKLESS} <= {0.0}
 
 

@@ -68,6 +68,13 @@ def test_the_command_says_of_every_job_whether_it_works(tiny_given, anywhere, tm
     assert "error: 4 of the checks above failed" in told.err
 
 
+def test_methods_that_need_groups_are_left_out(tiny_given):
+    rows = {"one": {"resnet": {}, "worst": {"method": "group_dro"}}, "other": {"jtt": {}}}
+    experiments = {name: {**tiny_given["experiments"]["tiny"], "methods": methods} for name, methods in rows.items()}
+    small = configuration.rehearsal(configuration.check({**tiny_given, "experiments": experiments}, "test"))
+    assert {name: list(one.rows) for name, one in small.experiments.items()} == {"one": ["resnet"]}
+
+
 def test_without_x_rays_the_papers_data_are_refused_in_one_sentence(anywhere, capsys):
     assert cli.main(["prepare", "--config", str(PAPER), "--experiment", "covid"]) == cli.FAILED
     told = capsys.readouterr().err.strip().splitlines()[-1]

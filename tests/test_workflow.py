@@ -388,5 +388,5 @@ def test_smoke_configuration_runs_every_registered_method():
     from isnet_bench import methods
 
     config = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())
-    rows = config["experiments"]["mnist"]["methods"]
+    rows = config["experiments"]["mnist"]["methods"] | config["studies"]["groups"]["rows"]
     assert {entry.get("method", row) for row, entry in rows.items()} == set(methods.names())

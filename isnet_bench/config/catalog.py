@@ -44,6 +44,8 @@ class Card:
         Of a method.
     oracle : bool
         Whether it sees the true masks of test images.
+    groups : bool
+        Whether it is defined only where every group has training images.
     measured, fields : tuple of str
         Hyper-parameters that are measured where they are "auto", and those that the explanation depends on whose
         relevance is measured then.
@@ -58,6 +60,7 @@ class Card:
     label: str = ""
     family: str = "baseline"
     oracle: bool = False
+    groups: bool = False
     measured: tuple[str, ...] = ()
     fields: tuple[str, ...] = ()
     source: tuple[str, ...] = ()

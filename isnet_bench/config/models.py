@@ -29,6 +29,9 @@ from pydantic import (
 
 from isnet_bench.io.errors import listed
 
+WORST_GROUP = "val_worst_group_error"
+"""Column of the history: 1 minus the accuracy of the worst group of validation images, where these have groups."""
+
 # Folders below the results, and rules of the workflow.
 _TAKEN = (
     "all bench benchmarks collect collected data evaluate figures logs mediation prepare published range_classifier",
@@ -178,10 +181,11 @@ class Training(Model):
         description="Of training; bf16: mixed, weights and losses stay float32. Evaluation is always in float32.",
     )
     val_batch_size: Count | None = Field(None, description="Images of a validation batch; null: batch_size.")
-    epoch: Literal["classification", "total", "last"] = Field(
+    epoch: Literal["classification", "total", "worst_group", "last"] = Field(
         "last",
         description="Epoch whose weights are kept: the last one, that of the lowest classification part of the "
-        "validation loss, or that of the method's lowest total.",
+        "validation loss, that of the method's lowest total, or that of the highest accuracy of the worst group of "
+        "validation images, which must have groups.",
     )
     class_weights: Literal["none", "balanced"] = Field(
         "none",
@@ -192,7 +196,8 @@ class Training(Model):
     @property
     def monitored(self) -> str | None:
         """Column of the history whose lowest value the kept epoch has; None: the last epoch is kept."""
-        return {"classification": "val_classification", "total": "val_loss", "last": None}[self.epoch]
+        columns = {"classification": "val_classification", "total": "val_loss", "worst_group": WORST_GROUP}
+        return columns.get(self.epoch)
 
     def kept(self, history: Sequence[Mapping[str, float]]) -> Mapping[str, float]:
         """Return the row of the epoch whose weights are kept, of a history with a row for each epoch."""

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from isnet_bench.config.configuration import Config, check
+from isnet_bench.config.models import Row
 
 _BATCHES = 2
 # Images of each split, about the fewest that a data set takes.
@@ -19,19 +20,25 @@ def rehearsal(config: Config) -> Config:
 
     It has one seed; each run has one epoch of two batches of a few images. X-rays are the phantom, which stands in.
     A row that another experiment has, too, with the same backbone and image size is there once; an experiment that
-    has no other rows keeps one. Studies, overviews, segmentation and timing are left out, and so are experiments on
-    data sets of plug-ins, whose sizes nothing here knows.
+    has no other rows keeps one. Left out are methods that need groups, which so few images do not have, studies,
+    overviews, segmentation and timing, and experiments on data sets of plug-ins, whose sizes nothing here knows.
     """
     given = config.given("studies", "overviews", "segment", "timing", "results")
     seen: set[str] = set()
     made = {}
     for name, section in given["experiments"].items():
         kind = section["data"]["name"]
-        if kind in _FEW and section.get("methods"):
-            fresh = {row: entry for row, entry in section["methods"].items() if _key(section, entry) not in seen}
+        rows = config.experiments[name].rows
+        entries = {row: entry for row, entry in section.get("methods", {}).items() if not _of_groups(config, rows[row])}
+        if kind in _FEW and entries:
+            fresh = {row: entry for row, entry in entries.items() if _key(section, entry) not in seen}
             seen |= {_key(section, entry) for entry in fresh.values()}
-            made[name] = _small(section, fresh or dict([next(iter(section["methods"].items()))]))
+            made[name] = _small(section, fresh or dict([next(iter(entries.items()))]))
     return check({**given, "seeds": given["seeds"][:1], "device": "cpu", "experiments": made}, "the rehearsal")
+
+
+def _of_groups(config: Config, row: Row) -> bool:
+    return config.catalog.methods[row.method].groups
 
 
 def _key(section: dict[str, Any], entry: dict[str, Any]) -> str:

@@ -11,10 +11,10 @@ import dataclasses
 import hashlib
 import logging
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ import torch
 from isnet_bench.config import Config, fill
 from isnet_bench.config.catalog import GROUPS
 from isnet_bench.data import contract
-from isnet_bench.data.base import Arrays, DataSet, Split, has_mask
+from isnet_bench.data.base import Arrays, DataSet, Groups, Split, has_mask
 from isnet_bench.io import plugins as sources
 from isnet_bench.io.errors import BenchError
 from isnet_bench.io.files import locked, read_json, replacing, write_json, write_text
@@ -32,6 +32,7 @@ from isnet_bench.layout import INFO, MADE_OF
 
 log = logging.getLogger(__name__)
 
+_GROUPS = "groups"
 _REMEDY = "make the data with: python -m isnet_bench prepare --config YOUR.yaml --experiment NAME"
 
 
@@ -94,7 +95,7 @@ def write(dataset: DataSet, settings: Mapping[str, Any], out: Path, made_of: Map
     (out / INFO).unlink(missing_ok=True)
     for split, arrays in dataset.splits.items():
         with replacing(out / f"{split}.npz") as temporary:
-            np.savez_compressed(temporary, **arrays._asdict())
+            np.savez_compressed(temporary, **arrays._asdict(), **_attributes(dataset, split))
     for split, table in dataset.records.items():
         with replacing(out / f"{split}.csv") as temporary:
             table.to_csv(temporary, index_label="index")
@@ -113,20 +114,43 @@ def info(folder: Path) -> dict[str, Any]:
 
 def load(folder: Path, split: str) -> Split:
     """Load one split of prepared data. Raises BenchError if the file is missing or damaged."""
-    path = Path(folder) / f"{split}.npz"
+    stored, path = _stored(Path(folder), split, (*Arrays._fields, _GROUPS)), Path(folder) / f"{split}.npz"
+    known = info(folder).get("digests", {}) if (Path(folder) / INFO).is_file() else {}
+    if known.get(split, "") not in ("", _digest(stored.values())):
+        raise BenchError(f"{path} is of other data than {INFO} beside it tells: delete the folder, then {_REMEDY}")
+    arrays = Arrays(*(stored[name] for name in Arrays._fields))
+    masks = torch.from_numpy(arrays.masks).float()
+    masks[~torch.from_numpy(has_mask(arrays.masks))] = torch.nan
+    return Split(torch.from_numpy(arrays.images).float().div_(255), masks, torch.from_numpy(arrays.labels))
+
+
+def groups(folder: Path, split: str) -> Groups | None:
+    """Return the groups of one split of prepared data; None: it has none. Raises BenchError as `load` does."""
+    told = info(folder)
+    if split not in told.get("group_images", {}):
+        return None
+    stored, attributes = _stored(Path(folder), split, ("labels", _GROUPS)), told["group_names"]
+    return Groups(_crossed(stored["labels"], stored[_GROUPS], attributes), tuple(product(told["classes"], attributes)))
+
+
+def _crossed(labels: np.ndarray, attributes: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    return labels * len(names) + attributes
+
+
+def _stored(folder: Path, split: str, names: Iterable[str]) -> dict[str, np.ndarray]:
+    """Read arrays of a split; groups may be missing."""
+    path = folder / f"{split}.npz"
     try:
         with np.load(path, allow_pickle=False) as stored:
-            arrays = Arrays(*(stored[name] for name in Arrays._fields))
+            return {name: stored[name] for name in names if name != _GROUPS or name in stored}
     except FileNotFoundError as error:
         raise BenchError(f"{path} is missing: {_REMEDY}") from error
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise BenchError(f"{path} is damaged ({error}): delete it, then {_REMEDY}") from error
-    known = info(folder).get("digests", {}) if (Path(folder) / INFO).is_file() else {}
-    if known.get(split, "") not in ("", _digest(arrays)):
-        raise BenchError(f"{path} is of other data than {INFO} beside it tells: delete the folder, then {_REMEDY}")
-    masks = torch.from_numpy(arrays.masks).float()
-    masks[~torch.from_numpy(has_mask(arrays.masks))] = torch.nan
-    return Split(torch.from_numpy(arrays.images).float().div_(255), masks, torch.from_numpy(arrays.labels))
+
+
+def _attributes(dataset: DataSet, split: str) -> dict[str, np.ndarray]:
+    return {_GROUPS: dataset.groups[split]} if split in dataset.groups else {}
 
 
 def _read(source: sources.Source, module: object) -> Iterator[tuple[str, Kind]]:
@@ -152,12 +176,24 @@ def _describe(dataset: DataSet, settings: Mapping[str, Any]) -> dict[str, Any]:
         "splits": {name: len(arrays.labels) for name, arrays in dataset.splits.items()},
         "background_area": {name: _background_area(dataset.splits[name].masks) for name in dataset.test_sets},
         "settings": dict(settings),
-        "digests": {name: _digest(arrays) for name, arrays in dataset.splits.items()},
+        "digests": {
+            name: _digest([*arrays, *_attributes(dataset, name).values()]) for name, arrays in dataset.splits.items()
+        },
+        **_describe_groups(dataset),
         **dataset.details,
     }
 
 
-def _digest(arrays: Arrays) -> str:
+def _describe_groups(dataset: DataSet) -> dict[str, Any]:
+    """Say which groups there are, and of how many images of each split; nothing where there are none."""
+    names, images = dataset.group_names, {}
+    for split, attributes in dataset.groups.items():
+        ids = _crossed(dataset.splits[split].labels, attributes, names)
+        images[split] = np.bincount(ids, minlength=len(dataset.classes) * len(names)).tolist()
+    return {"group_names": list(names), "group_images": images} if names else {}
+
+
+def _digest(arrays: Iterable[np.ndarray]) -> str:
     found = hashlib.sha256()
     for array in arrays:
         found.update(f"{array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())

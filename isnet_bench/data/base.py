@@ -28,6 +28,25 @@ class Split(NamedTuple):
     labels: Tensor
 
 
+class GroupedSplit(NamedTuple):
+    """A `Split` whose images have groups, int64 (N,): which entry each has of `Groups.names`."""
+
+    images: Tensor
+    masks: Tensor
+    labels: Tensor
+    groups: Tensor
+
+
+class Groups(NamedTuple):
+    """Groups of images in the sense of Sagawa et al. (ICLR 2020): a class with a value of an attribute.
+
+    `ids`: int64 (N,), ``label * attributes + attribute`` of each image; ``names[id]``: its class and its attribute.
+    """
+
+    ids: np.ndarray
+    names: tuple[tuple[str, str], ...]
+
+
 class Arrays(NamedTuple):
     """One split on disk: like `Split`, but images uint8 in 0..255 and masks uint8, `NO_MASK` in place of NaN."""
 
@@ -61,6 +80,11 @@ class DataSet:
         Name of a file to its text: reports to be written beside the data.
     details : mapping
         What else data.json shall tell.
+    groups : mapping
+        Of some or all splits, an attribute of each image besides its label, int64 (N,): an index of `group_names`. The
+        groups that are told apart are each class with each attribute.
+    group_names : tuple of str
+        Name of each attribute; empty where no split has any.
     """
 
     name: str
@@ -73,6 +97,8 @@ class DataSet:
     records: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     texts: Mapping[str, str] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
+    groups: Mapping[str, np.ndarray] = field(default_factory=dict)
+    group_names: tuple[str, ...] = ()
 
 
 def has_mask(masks: np.ndarray) -> np.ndarray:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, NamedTuple
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from pydantic import Field, PositiveInt
@@ -12,6 +13,9 @@ from isnet_bench.io.errors import BenchError
 
 CHANGES = {"mark removed": ("iid", "ood"), "mark swapped": ("iid", "deceiving"), "mark added": ("ood", "deceiving")}
 """Changes of the background between the test sets of a data set with marks."""
+
+GROUPS = ("bias-aligned", "bias-conflicting")
+"""Images with the mark of their own class, and with that of another, as Nam et al. (NeurIPS 2020) call them."""
 
 _WHITE = 255
 _STRONGEST_TINT = 0.5
@@ -86,6 +90,16 @@ def choose(labels: np.ndarray, classes: int, strength: float, rng: np.random.Gen
     agrees = rng.random(len(labels)) < strength
     other = (labels + rng.integers(1, classes, len(labels))) % classes
     return np.where(agrees, labels, other)
+
+
+def groups(labels: np.ndarray, which: np.ndarray) -> np.ndarray:
+    """Return which of `GROUPS` each image of these labels belongs to, with the mark of class ``which``; int64 (N,)."""
+    return (labels != which).astype(np.int64)
+
+
+def grouped(bias: Bias, groups: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Return what a `DataSet` with marks has of `groups`, by split: none where every training image is bias-aligned."""
+    return {} if bias.strength == 1 else {"groups": groups, "group_names": GROUPS}
 
 
 def apply(images: np.ndarray, masks: np.ndarray, marks: Marks, which: np.ndarray) -> np.ndarray:

@@ -49,6 +49,8 @@ def _again(subject: Subject) -> None:
     for name, arrays in subject.made.splits.items():
         same = all(np.array_equal(one, other) for one, other in zip(arrays, again.splits[name], strict=True))
         require(same, f"{name} is another when it is made again")
+    same = all(np.array_equal(groups, again.groups[name]) for name, groups in subject.made.groups.items())
+    require(same, "groups are others when they are made again")
 
 
 def _disk(subject: Subject) -> None:
@@ -61,6 +63,8 @@ def _disk(subject: Subject) -> None:
             images, masks, labels = data.load(Path(name), split)
             require(0 <= images.min() <= images.max() <= 1, f"images of {split} are not in [0, 1]")
             require(torch.equal(labels, torch.from_numpy(arrays.labels)), f"labels of {split} are others on disk")
+            groups = data.groups(Path(name), split)
+            require((groups is None) == (split not in made.groups), f"groups of {split} are lost, or new, on disk")
             absent = masks.isnan().all(dim=(1, 2, 3)).numpy()
             require(np.array_equal(absent, ~has_mask(arrays.masks)), f"masks of {split} are others on disk")
         for split, table in made.records.items():

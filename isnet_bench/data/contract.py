@@ -61,6 +61,17 @@ def _masks(made: DataSet) -> None:
         require(full <= 0.5, f"{full:.0%} of the masks of {name} have no background")
 
 
+def _groups(made: DataSet) -> None:
+    names = made.group_names
+    require(bool(names) == bool(made.groups), "it has groups without names, or names of groups without any")
+    require(set(made.groups) <= set(made.splits), "groups are of splits that there are not")
+    require(len(set(names)) == len(names) and all(names), f"names of groups are empty or there twice: {names}")
+    for name, groups in made.groups.items():
+        sound = groups.dtype == np.int64 and groups.shape == made.splits[name].labels.shape
+        require(sound, f"groups of {name} must be int64 (N,), one for each image, not {_told(groups)}")
+        require(0 <= groups.min() <= groups.max() < len(names), f"groups of {name} are not those of the names")
+
+
 def _changes(made: DataSet) -> None:
     for change, names in made.background_changes.items():
         require(set(names) <= set(made.test_sets), f"{change!r} is between {names}, which are no test sets")
@@ -81,6 +92,7 @@ CHECKS: dict[str, Callable[[DataSet], None]] = {
     "labels": _labels,
     "masks": _masks,
     "changes of the background": _changes,
+    "groups": _groups,
 }
 
 

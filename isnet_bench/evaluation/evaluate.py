@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 
 from isnet_bench import data as datasets
+from isnet_bench.data.base import Groups
 from isnet_bench.evaluation.mediation import mediation
-from isnet_bench.evaluation.metrics import classification
+from isnet_bench.evaluation.metrics import by_group, classification
 from isnet_bench.evaluation.relevance import Examination, examine, explainer, spread
 from isnet_bench.evaluation.swap import swap_changes
 from isnet_bench.io.errors import BenchError
@@ -26,7 +27,8 @@ log = logging.getLogger(__name__)
 def evaluate(job: Job, run: Path) -> None:
     """Evaluate a run on every test set; write ``metrics.json``, ``predictions.parquet`` and ``heatmaps.npz``.
 
-    How right a network is: `isnet_bench.evaluation.metrics.classification`. Background relevance is
+    How right a network is: `isnet_bench.evaluation.metrics.classification`, and where a test set has groups,
+    `isnet_bench.evaluation.metrics.by_group`. Background relevance is
     defined in `isnet_bench.evaluation.relevance`; it is null where no image has any relevance. Background area
     is the mean share of background pixels, which a heatmap that ignores the image would have as its background
     relevance. Where test sets differ in the background alone, prediction changes is the share of images whose
@@ -61,7 +63,9 @@ def _evaluate(job: Job, run: Path) -> None:
         "row": job.row,
         "seed": job.seed,
         "explainer": explained.name,
-        "sets": {name: _metrics(examination) for name, examination in found.items()},
+        "sets": {
+            name: {**_metrics(one), **_groups(one, datasets.groups(job.data, name))} for name, one in found.items()
+        },
         **_changes(job.info["background_changes"], predictions),
         "swap_changes": swap_changes(explained.classify, val, train, batch_size, device),
         "train_seconds": record["train_seconds"],
@@ -114,6 +118,10 @@ def _metrics(found: Examination) -> dict[str, Any]:
         "images_explained": len(explained),
         "images_without_relevance": int((~explained).sum()),
     }
+
+
+def _groups(found: Examination, groups: Groups | None) -> dict[str, Any]:
+    return {} if groups is None else by_group(found.labels, found.probabilities.argmax(1), *groups)
 
 
 def _changes(changes: Mapping[str, tuple[str, str]], predictions: Mapping[str, np.ndarray]) -> dict[str, Any]:

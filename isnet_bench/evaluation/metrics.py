@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -76,6 +76,39 @@ def classification(
         "auc": _auc(labels, probabilities),
         "per_class": _per_class(labels, predictions, classes),
         "confusion": confusion.tolist(),
+    }
+
+
+def by_group(
+    labels: np.ndarray, predictions: np.ndarray, ids: np.ndarray, names: Sequence[tuple[str, str]]
+) -> dict[str, Any]:
+    """Measure a classifier on each group of a test set (Sagawa et al., ICLR 2020).
+
+    Parameters
+    ----------
+    labels, predictions, ids : ndarray
+        Shape (N,), integers: class, predicted class and group of each image.
+    names : sequence
+        Class and attribute of each group.
+
+    Returns
+    -------
+    dict
+        Ready for JSON: "worst_group_accuracy", the lowest of all groups that have images; "mean_group_accuracy", their
+        mean with equal weights; "per_group", a mapping for each of them with its "class", "group", "accuracy" and
+        "support" (images). Accuracies are fractions of 1.
+    """
+    images = np.bincount(ids, minlength=len(names))
+    right = np.bincount(ids[labels == predictions], minlength=len(names))
+    per_group = [
+        {"class": names[k][0], "group": names[k][1], "accuracy": float(right[k] / images[k]), "support": int(images[k])}
+        for k in np.flatnonzero(images)
+    ]
+    accuracies = [group["accuracy"] for group in per_group]
+    return {
+        "worst_group_accuracy": min(accuracies),
+        "mean_group_accuracy": float(np.mean(accuracies)),
+        "per_group": per_group,
     }
 
 

@@ -25,7 +25,7 @@ def swap_changes(
     as `PAIRS` allow; the holes in these are filled as `baselines.backgrounds.filled` does. ``classify(images, masks)``
     gives logits (N, classes).
     """
-    val, train = (Split(*(tensor[with_mask(split.masks)] for tensor in split)) for split in (val, train))
+    val, train = (Split(*(tensor[with_mask(split.masks)] for tensor in split[:3])) for split in (val, train))
     if not len(val.labels) or not len(train.labels):
         return None
     each = min(len(train.labels), max(1, PAIRS // len(val.labels)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache, partial
-from itertools import chain
+from itertools import chain, product
 from typing import Any
 
 from torch import Tensor, nn
@@ -47,7 +47,9 @@ def task(backbone: Backbone, info: Mapping[str, Any], class_weights: Tensor | No
     """Return the task that a configured backbone and prepared data's ``data.json`` set."""
     form = (len(info["classes"]), info["channels"], info["image_size"])
     make = partial(backbones.create_repeating, backbone.name, *form, shown=backbone.channels, **backbone.options)
-    return Task(make, *form, class_weights)
+    images = info.get("group_images", {}).get("train", ())
+    groups = map(", ".join, product(info["classes"], info.get("group_names", ())))
+    return Task(make, *form, class_weights, dict(zip(groups, images, strict=True)) if images else {})
 
 
 def hyperparameters(row: Row, plugins: tuple[str, ...] = ()) -> Any:

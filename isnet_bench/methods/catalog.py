@@ -60,6 +60,7 @@ def _method(method: Method, source: Source) -> dict[str, Any]:
         label=method.label,
         family=method.family,
         oracle=method.oracle,
+        groups=method.groups,
         measured=list(needed.measured),
         fields=list(needed.fields),
     )

@@ -18,6 +18,8 @@ from isnet_bench.io.checks import problem_of, require, require_settings
 from isnet_bench.methods import backbones
 
 CLASSES, SIZE, IMAGES = 4, 28, 8
+GROUPS = torch.tensor([0, 2, 4, 6, 1, 3, 5, 7])
+"""Of each image of the batch, one of two for its class."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Subject:
         images, masks, labels = batch()
         masks[:without_masks] = torch.nan
         torch.manual_seed(seed)
-        return module.training_loss(images, masks, labels)
+        return module.training_loss(images, masks, labels, *([GROUPS] if self.method.groups else []))
 
     @cached_property
     def totals(self) -> dict[str, Tensor]:
@@ -72,7 +74,8 @@ def batch() -> tuple[Tensor, Tensor, Tensor]:
 
 def _task(class_weights: Tensor | None = None) -> Task:
     form = CLASSES, 1, SIZE
-    return Task(partial(backbones.create, "resnet_small", *form), *form, class_weights)
+    groups = {f"group {number}": 1 for number in range(len(GROUPS))}
+    return Task(partial(backbones.create, "resnet_small", *form), *form, class_weights, groups)
 
 
 def _description(subject: Subject) -> None:

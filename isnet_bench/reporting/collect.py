@@ -45,6 +45,10 @@ class _TestSet(_Record):
     images: int = Field(ge=1)
     per_class: tuple[dict[str, float | None], ...]
     confusion: tuple[tuple[int, ...], ...]
+    # Unset: the test set has no groups.
+    worst_group_accuracy: _Share | None = None
+    mean_group_accuracy: _Share | None = None
+    per_group: tuple[dict[str, str | float], ...] = ()
 
 
 class _Metrics(_Record):
@@ -174,6 +178,7 @@ def collect(cfg: Config, name: str, root: Path, out: Path) -> None:
         "ranges.csv": pd.DataFrame(_ranges(ranges)),
         "history.parquet": _joined(run.history for run in trained),
         "classes.parquet": pd.DataFrame([row for run in runs if run.tested for row in _classes(run)]),
+        "groups.parquet": pd.DataFrame([row for run in runs if run.tested for row in _groups(run)]),
         "predictions.parquet": _joined(run.predictions for run in runs if run.tested),
         "mediation.parquet": _joined(
             run.read(places.MEDIATION, "mediate", pd.read_csv).assign(**run.key) for run in mediated
@@ -255,7 +260,7 @@ def _scores(run: _Run, validated: bool) -> Iterator[dict[str, Any]]:
         images = run.record["data"]["splits"]["val"]
         yield {**run.key, "set": "val", "accuracy": best["val_accuracy"], "loss": best["val_loss"], "images": images}
     for name, found in run.metrics.sets.items() if run.metrics else ():
-        values = found.model_dump(exclude={"per_class", "confusion"})
+        values = found.model_dump(exclude={"per_class", "confusion", "per_group"}, exclude_unset=True)
         for score in [key.removesuffix("_interval") for key in values if key.endswith("_interval")]:
             values[f"{score}_low"], values[f"{score}_high"] = values.pop(f"{score}_interval") or (None, None)
         yield {**run.key, "set": name, **values}
@@ -265,6 +270,12 @@ def _classes(run: _Run) -> Iterator[dict[str, Any]]:
     for name, found in run.metrics.sets.items():
         for place, (scores, predicted) in enumerate(zip(found.per_class, found.confusion, strict=True)):
             yield {**run.key, "set": name, "class": place, **scores, "predicted": predicted}
+
+
+def _groups(run: _Run) -> Iterator[dict[str, Any]]:
+    for name, found in run.metrics.sets.items():
+        for group in found.per_group:
+            yield {**run.key, "set": name, **group}
 
 
 def _ranges(measured: Collection[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:

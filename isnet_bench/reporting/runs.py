@@ -24,10 +24,13 @@ SCORES = {
 }
 """How right a method is on a test set, and what that is called."""
 
+GROUP_SCORES = ("worst_group_accuracy", "mean_group_accuracy")
+"""What is measured on the test sets that have groups."""
+
 VALIDATION = "val"
 """The set by whose images candidates are chosen."""
 
-_MEASURED = [*SCORES, "background_relevance", "background_area", "images", "loss"]
+_MEASURED = [*SCORES, *GROUP_SCORES, "background_relevance", "background_area", "images", "loss"]
 _OF_RUNS = ["train_seconds", "prediction_changes", "explainer", "oracle", "family"]
 
 
@@ -52,9 +55,9 @@ class Runs:
         The rows whose heatmaps are drawn, and the test set of which these are.
     frame : DataFrame
         One row for each cell, seed and test set, in the order of `cells` and `sets`: cell (its place), method (the row
-        that takes part), seed, set, those of `SCORES`, low and high (95 % interval of `score` over test images; NaN:
-        none), background_relevance, background_area, prediction_changes (fractions of 1; NaN: none), images, loss (of
-        validation images), train_seconds, explainer, oracle, family.
+        that takes part), seed, set, those of `SCORES`, those of `GROUP_SCORES` (NaN: no groups), low and high (95 %
+        interval of `score` over test images; NaN: none), background_relevance, background_area, prediction_changes
+        (fractions of 1; NaN: none), images, loss (of validation images), train_seconds, explainer, oracle, family.
     folder : Path
         The snapshot that all this is from.
     """
@@ -85,6 +88,11 @@ class Runs:
     def repeats(self) -> str:
         """The number of seeds in words."""
         return "1 seed" if len(self.seeds) == 1 else f"{len(self.seeds)} seeds"
+
+    @property
+    def grouped(self) -> tuple[str, ...]:
+        """The test sets that have groups."""
+        return tuple(self.frame["set"][self.frame[GROUP_SCORES[0]].notna()].unique())
 
     def of_methods(self, column: str) -> dict:
         """Return for each method what a column of the frame says in all of its rows."""

@@ -19,11 +19,13 @@ TABLES = (
     "ranges.csv",
     "history.parquet",
     "classes.parquet",
+    "groups.parquet",
     "predictions.parquet",
     "mediation.parquet",
 )
-"""What there is a row for: a run; a run and test set; a part of a relevance range; an epoch; a test set and class; an
-image; a change of the background, layer and kind of unit. All but the ranges begin with the columns `KEY`."""
+"""What there is a row for: a run; a run and test set; a part of a relevance range; an epoch; a test set and class; a
+test set and group; an image; a change of the background, layer and kind of unit. All but the ranges begin with the
+columns `KEY`."""
 
 KEY = ["experiment", "row", "seed"]
 """What names a run."""

@@ -11,7 +11,7 @@ from isnet_bench.evaluation.metrics import CONFUSION_METRICS
 from isnet_bench.io.errors import BenchError
 from isnet_bench.io.files import replacing
 from isnet_bench.reporting import markup, statistics
-from isnet_bench.reporting.runs import SCORES, Runs
+from isnet_bench.reporting.runs import GROUP_SCORES, SCORES, Runs
 
 MARK = " †"
 """Mark of the rows that another explainer had to explain."""
@@ -30,7 +30,8 @@ def write(runs: Runs, out: Path) -> None:
     """Write the tables, each as csv (fractions of 1), Markdown, LaTeX and HTML (percent).
 
     They are ``out`` (one row per method) and ``out_comparison`` (one row per test set and method); ``out_classes``
-    (one row per method, test set and class) is csv alone. Raises BenchError if runs saw different images.
+    (one row per method, test set and class) and ``out_groups`` (one row per method, test set and group, where test sets
+    have groups) are csv alone. Raises BenchError if runs saw different images.
     """
     table, compared = summary(runs), comparison(runs)
     best = dict(compared.loc[compared["best"], ["set", "method"]].to_numpy())
@@ -41,19 +42,29 @@ def write(runs: Runs, out: Path) -> None:
     markup.write(place, compared, runs.heading, _caption_of_comparison(runs), parts)
     with replacing(out.with_name(f"{out.name}_classes.csv")) as part:
         _classes(runs).to_csv(part, index=False, float_format="%.6g")
+    of_groups = out.with_name(f"{out.name}_groups.csv")
+    of_groups.unlink(missing_ok=True)
+    if runs.grouped:
+        with replacing(of_groups) as part:
+            _groups(runs).to_csv(part, index=False, float_format="%.6g")
 
 
 def summary(runs: Runs) -> pd.DataFrame:
     """One row per method: mean and sample standard deviation (ddof = 1) over seeds; fractions of 1, seconds.
 
-    Columns: method, label, seeds, ``<set>_<score>_mean``/``_std`` for each test set and score, accuracy first,
+    Columns: method, label, seeds, ``<set>_<score>_mean``/``_std`` for each test set and score, accuracy first, and for
+    each test set with groups ``<set>_worst_group_accuracy`` and ``<set>_mean_group_accuracy``,
     ``background_relevance_mean``/``_std`` and ``background_area`` on the first test set, explainer,
     ``prediction_changes_mean``/``_std``, ``train_seconds_mean``/``_std``, data, stand_in. The std of a single seed is
     empty, and so is the background relevance of a method if any of its runs has none.
     """
+    of_sets = {
+        **dict.fromkeys(SCORES, runs.sets),
+        **(dict.fromkeys(GROUP_SCORES, runs.grouped) if runs.grouped else {}),
+    }
     scores = [
-        runs.frame.pivot(index=["method", "seed"], columns="set", values=score)[list(runs.sets)].add_suffix(f"_{score}")
-        for score in SCORES
+        runs.frame.pivot(index=["method", "seed"], columns="set", values=score)[list(sets)].add_suffix(f"_{score}")
+        for score, sets in of_sets.items()
     ]
     first = runs.frame[runs.frame["set"] == runs.sets[0]].set_index(["method", "seed"])
     measured = pd.concat([*scores, first[["background_relevance", "prediction_changes", "train_seconds"]]], axis=1)
@@ -89,21 +100,39 @@ def _classes(runs: Runs) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def _groups(runs: Runs) -> pd.DataFrame:
+    """One row per method, test set and group.
+
+    Columns: method, label, set, class, group, accuracy_mean and accuracy_std (over seeds; fractions of 1), support
+    (images of the group).
+    """
+    keys = ["method", "set", "class", "group"]
+    groups = runs.table("groups.parquet").groupby(keys, sort=False)
+    table = groups.agg(
+        accuracy_mean=("accuracy", "mean"), accuracy_std=("accuracy", "std"), support=("support", "mean")
+    )
+    table = table.reset_index()
+    table.insert(1, "label", table["method"].map(runs.labels))
+    return table
+
+
 def _readable(table: pd.DataFrame, runs: Runs, best: dict[str, str]) -> tuple[pd.DataFrame, np.ndarray]:
     """The same table for people: percent with one decimal, mean ± std; and which cells are bold."""
     shown = pd.DataFrame({"Method": table["label"] + np.where(table["method"].isin(runs.oracles), _ORACLE, "")})
+    marked = {}
     for name in runs.sets:
         shown[f"{name} (%)"] = _cells(table, f"{name}_{runs.score}", 100)
-    bold = np.zeros((len(table), shown.shape[1]), dtype=bool)
-    if _tested(runs):
-        bold[:, 1:] = np.stack([table["method"] == best.get(name) for name in runs.sets], axis=1)
+        marked[f"{name} (%)"] = table["method"] == best.get(name)
+        if name in runs.grouped:
+            shown[f"{name}, worst group (%)"] = _cells(table, f"{name}_{GROUP_SCORES[0]}", 100)
     relevance = zip(_cells(table, "background_relevance", 100), table["method"], strict=True)
     shown["Background relevance (%)"] = [cell + MARK * (row in runs.exceptions) for cell, row in relevance]
     shown["Background area (%)"] = [f"{100 * area:.1f}" for area in table["background_area"]]
     if table["prediction_changes_mean"].notna().any():
         shown["Changed predictions (%)"] = _cells(table, "prediction_changes", 100)
     shown["Training (s)"] = _cells(table, "train_seconds", 1)
-    return shown, np.pad(bold, ((0, 0), (0, shown.shape[1] - bold.shape[1])))
+    bold = pd.DataFrame(marked if _tested(runs) else {}, index=table.index)
+    return shown, bold.reindex(columns=shown.columns, fill_value=False).to_numpy(bool)
 
 
 def _caption(runs: Runs) -> str:
@@ -113,11 +142,12 @@ def _caption(runs: Runs) -> str:
         if runs.frame["prediction_changes"].notna().any()
         else ""
     )
+    groups = " Worst group: lowest accuracy of a class with an attribute." if runs.grouped else ""
     return (
         f"{runs.heading}. Data: {runs.data}. {SCORES[runs.score]} on {', '.join(runs.sets)} test images, "
         f"{runs.repeats}{spread}. Background relevance: share of the absolute relevance ({runs.explainer}) "
         f"outside the foreground mask, and background area: share of the pixels outside it, "
-        f"both on {runs.sets[0]} images.{changes}" + (f" {_BOLD}" if _tested(runs) else "")
+        f"both on {runs.sets[0]} images.{groups}{changes}" + (f" {_BOLD}" if _tested(runs) else "")
     )
 
 

@@ -9,7 +9,7 @@ import shutil
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +22,13 @@ from torch.utils.data import DataLoader, Sampler, TensorDataset
 from baselines.base import with_mask
 from isnet_bench import methods
 from isnet_bench.config import Training
+from isnet_bench.config.models import WORST_GROUP
 from isnet_bench.data import Split
+from isnet_bench.data.base import GroupedSplit
 from isnet_bench.io import torchvision_shim
 from isnet_bench.io.errors import BenchError
 from isnet_bench.training import allocator
+from isnet_bench.training.tallies import Means, WorstGroup
 
 torchvision_shim.ensure()
 
@@ -71,6 +74,7 @@ def fit(
     identity: str,
     device: torch.device,
     classify: methods.Classify = methods.without_masks,
+    grouped: bool = False,
 ) -> State:
     """Train a method; its module then has the weights of the best epoch by the rule `settings.epoch`.
 
@@ -81,9 +85,9 @@ def fit(
     ----------
     module : nn.Module
         With ``training_loss(images, masks, labels) -> Losses`` and ``forward(images) -> logits``.
-    train, val : Split
-        Validation images decide which epoch is the best one, by the method's own loss or its classification part, in
-        evaluation mode.
+    train, val : Split or GroupedSplit
+        Validation images decide which epoch is the best one, by the method's own loss, its classification part or the
+        accuracy of their worst group, in evaluation mode.
     settings : Training
         Trainer settings.
     seed : int
@@ -98,19 +102,23 @@ def fit(
         The processor, or one GPU.
     classify : callable
         How the module classifies validation images.
+    grouped : bool
+        Whether the loss is given the groups of the images, too.
 
     Raises
     ------
     BenchError
-        If a loss or a gradient is not finite, the loss lacks the part that chooses the epoch, or images with a mask are
-        to be added to each batch and there are none.
+        If a loss or a gradient is not finite, the loss lacks the part that chooses the epoch, images with a mask are to
+        be added to each batch and there are none, or groups are needed and there are none.
     """
+    _check_groups(name, train, val, settings, grouped)
     allocator.keep_memory()
     masked = with_mask(train.masks).nonzero().flatten()
     if settings.masked_images and not len(masked):
         raise BenchError(f"{name}: no training image has a mask; set training.masked_images to null")
     batches = SeededBatches(len(train.labels), settings.batch_size, seed, masked, settings.masked_images or 0)
-    loop = Loop(module, classify, settings, seed=seed, name=name, identity=identity)
+    groups = int(val.groups.max()) + 1 if isinstance(val, GroupedSplit) else 0
+    loop = Loop(module, classify, settings, 4 if grouped else 3, groups, seed=seed, name=name, identity=identity)
     monitored = settings.monitored
     bar = sys.stdout.isatty()
     with _quiet():
@@ -146,6 +154,14 @@ def fit(
     return loop.progress
 
 
+def _check_groups(name: str, train: Split, val: Split, settings: Training, grouped: bool) -> None:
+    without = "training" if not isinstance(train, GroupedSplit) else "validation"
+    if grouped and not (isinstance(train, GroupedSplit) and isinstance(val, GroupedSplit)):
+        raise BenchError(f"{name}: the method needs groups, and {without} images have none; take it out of the rows")
+    if settings.epoch == "worst_group" and not isinstance(val, GroupedSplit):
+        raise BenchError(f"{name}: validation images have no groups; set training.epoch to another rule")
+
+
 class SeededBatches(Sampler):
     """Indices of the batches of one epoch, drawn from the seed and the epoch alone.
 
@@ -178,13 +194,19 @@ class SeededBatches(Sampler):
 
 
 class Loop(lightning.LightningModule):
-    """What Lightning must know of a method."""
+    """What Lightning must know of a method.
+
+    The loss takes the first `given` tensors of a batch: images, masks, labels and perhaps groups. Validation images
+    have that many `groups`, 0 for none.
+    """
 
     def __init__(
         self,
         module: nn.Module,
         classify: methods.Classify,
         settings: Training,
+        given: int,
+        groups: int,
         *,
         seed: int,
         name: str,
@@ -192,9 +214,10 @@ class Loop(lightning.LightningModule):
     ) -> None:
         super().__init__()
         self.module, self.classify, self.settings = module, classify, settings
+        self.given, self.groups = given, groups
         self.seed, self.name, self.identity = seed, name, identity
         self.progress = State([])
-        self._train, self._val = _Means(), _Means()
+        self._train, self._val = Means(), Means()
         self._clock = self._epoch_start = time.perf_counter()
 
     def configure_optimizers(self) -> Any:
@@ -220,30 +243,35 @@ class Loop(lightning.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         lightning.seed_everything(_epoch_seed(self.seed, self.current_epoch), verbose=False)
-        self._train, self._val = _Means(), _Means()
+        self._train, self._val = Means(), Means()
         self._epoch_start = self._now()
 
     def training_step(self, batch: Split, batch_idx: int) -> Tensor:
-        losses = self.module.training_loss(*batch)
+        losses = self.module.training_loss(*batch[: self.given])
         self._check(losses.total, "loss", batch_idx)
         self._train.add(_with_parts(losses), len(batch[0]))
         return losses.total
 
     def on_validation_epoch_start(self) -> None:
         self.progress.train_seconds += self._now() - self._epoch_start
+        self._groups = WorstGroup(self.groups, self.device)
         # The same random choices for every epoch, so that their losses can be compared.
         lightning.seed_everything(self.seed, verbose=False)
 
     def validation_step(self, batch: Split, batch_idx: int) -> None:
-        images, masks, labels = batch
+        images, masks, labels, *groups = batch
         with torch.enable_grad():
-            losses = self.module.training_loss(*batch)
+            losses = self.module.training_loss(*batch[: self.given])
         self._check(losses.total, "validation loss", batch_idx)
         correct = self.classify(self.module, images, masks).argmax(1) == labels
         self._val.add({**_with_parts(losses), "accuracy": correct.float().mean()}, len(images))
+        if groups:
+            self._groups.add(correct, *groups)
 
     def on_validation_epoch_end(self) -> None:
         row = {"epoch": self.current_epoch + 1, **self._train.values("train_"), **self._val.values("val_")}
+        if self.groups:
+            row[WORST_GROUP] = self._groups.error()
         self.progress.history.append(row)
         self.log_dict({key: row[key] for key in _SHOWN}, prog_bar=True)
         monitored = self.settings.monitored
@@ -291,22 +319,6 @@ class ProgressLines(lightning.Callback):
         row = pl_module.progress.history[-1]
         figures = ", ".join(f"{key} {row[key]:.4g}" for key in _SHOWN)
         log.info("%s: epoch %d of %d: %s", pl_module.name, row["epoch"], trainer.max_epochs, figures)
-
-
-class _Means:
-    """Means over images of named losses."""
-
-    def __init__(self) -> None:
-        self._sums: dict[str, Tensor] = {}
-        self._images = 0
-
-    def add(self, values: Mapping[str, Tensor], images: int) -> None:
-        for key, value in values.items():
-            self._sums[key] = self._sums.get(key, 0) + value.detach().double() * images
-        self._images += images
-
-    def values(self, prefix: str) -> dict[str, float]:
-        return {f"{prefix}{key}": float(total) / self._images for key, total in self._sums.items()}
 
 
 def _with_parts(losses: Any) -> dict[str, Tensor]:

@@ -21,6 +21,7 @@ from isnet_bench import data as datasets
 from isnet_bench import methods
 from isnet_bench.config import Config, Row, Training
 from isnet_bench.data import Split
+from isnet_bench.data.base import GroupedSplit
 from isnet_bench.io.errors import BenchError
 from isnet_bench.io.files import read_json, verify
 from isnet_bench.layout import RECORD, WEIGHTS
@@ -100,14 +101,19 @@ class Job:
         return methods.build(self.entry, task, measured, self.config.plugins)
 
 
-def training_splits(job: Job) -> tuple[Split, Split]:
-    """Return training and validation images, with the masks that the run keeps of them.
+def training_splits(job: Job) -> tuple[Split | GroupedSplit, Split | GroupedSplit]:
+    """Return training and validation images, with the masks that the run keeps of them, and groups where they have any.
 
     Raises BenchError if files are missing or damaged, or fewer images have a mask than are to keep it.
     """
-    train, val = (datasets.load(job.data, split) for split in ("train", "val"))
+    train, val = (_with_groups(job.data, split) for split in ("train", "val"))
     subset = job.config.experiment(job.experiment).data.masks
     return (train, val) if subset is None else keep_masks(train, val, subset, job.seed)
+
+
+def _with_groups(folder: Path, split: str) -> Split | GroupedSplit:
+    loaded, groups = datasets.load(folder, split), datasets.groups(folder, split)
+    return loaded if groups is None else GroupedSplit(*loaded, torch.from_numpy(groups.ids))
 
 
 def trained(job: Job, run: Path) -> tuple[nn.Module, dict[str, Any]]:

@@ -58,7 +58,7 @@ def train(job: Job, out: Path, ranges: Path | None) -> None:
     module = job.build(measured, weights).to(memory_format=torch.channels_last)
     name = f"{job.experiment}, {job.row}, seed {job.seed}"
     with locked(out):
-        learn(module, method.trained, splits, settings, record, name, out, device, method.classify)
+        learn(module, method.trained, splits, settings, record, name, out, device, method.classify, method.groups)
         shutil.rmtree(out / "checkpoints")
 
 
@@ -81,6 +81,7 @@ def learn(
     out: Path,
     device: torch.device,
     classify: methods.Classify = methods.without_masks,
+    grouped: bool = False,
 ) -> None:
     """Fit a module to training and validation images, and write what is kept of it.
 
@@ -99,6 +100,7 @@ def learn(
         identity=hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest(),
         device=device,
         classify=classify,
+        grouped=grouped,
     )
     network = kept(module)
     outcome = {

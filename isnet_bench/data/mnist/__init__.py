@@ -93,17 +93,19 @@ def make(settings: Settings) -> DataSet:
     """Find the digits, split them, and put marks on them.
 
     The three test sets show the same digits in the same order: "iid" with marks as in training, "ood" without
-    marks, "deceiving" with the mark of another class. Raises BenchError if the files are damaged, the data root
+    marks, "deceiving" with the mark of another class. With a strength below 1, images with marks have groups:
+    `isnet_bench.data.bias.GROUPS`. Raises BenchError if the files are damaged, the data root
     cannot be written to, or there are too few images.
     """
     split_rng, mark_rng, mask_rng = np.random.default_rng(settings.seed).spawn(3)
     digits = _mnist(settings, split_rng) or _stand_in(settings, split_rng)
     marks = background.make_marks(settings.bias, _CLASSES, settings.image_size)
     plain = {name: _frame(*subset, settings, marks) for name, subset in digits.subsets.items()}
-    splits = {}
+    splits, groups = {}, {}
     for name, strength in background.strengths(settings.bias).items():
-        arrays, _ = plain[name if name in plain else "test"]
-        splits[name] = arrays if strength is None else _mark(arrays, marks, strength, mark_rng)
+        splits[name], _ = plain[name if name in plain else "test"]
+        if strength is not None:
+            splits[name], groups[name] = _mark(splits[name], marks, strength, mark_rng)
     splits["train"] = degrade(splits["train"], settings.mask_quality, mask_rng)
     return DataSet(
         name="digits" if digits.stand_in else "mnist",
@@ -114,12 +116,17 @@ def make(settings: Settings) -> DataSet:
         test_sets=("iid", "ood", "deceiving"),
         background_changes=background.CHANGES,
         details={"moved_images": {name: moved for name, (_, moved) in plain.items()}},
+        **background.grouped(settings.bias, groups),
     )
 
 
-def _mark(arrays: Arrays, marks: background.Marks, strength: float, rng: np.random.Generator) -> Arrays:
+def _mark(
+    arrays: Arrays, marks: background.Marks, strength: float, rng: np.random.Generator
+) -> tuple[Arrays, np.ndarray]:
+    """Put marks on images; return which of the groups each belongs to, too."""
     which = background.choose(arrays.labels, _CLASSES, strength, rng)
-    return arrays._replace(images=background.apply(arrays.images, arrays.masks, marks, which))
+    marked = arrays._replace(images=background.apply(arrays.images, arrays.masks, marks, which))
+    return marked, background.groups(arrays.labels, which)
 
 
 def _frame(images: np.ndarray, labels: np.ndarray, settings: Settings, marks: background.Marks) -> tuple[Arrays, int]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from isnet_bench.io.errors import BenchError
@@ -14,7 +15,7 @@ from isnet_bench.io.errors import BenchError
 
 @dataclass(frozen=True)
 class Collection:
-    """A published collection of chest X-rays.
+    """A published collection of chest X-rays or photographs.
 
     Attributes
     ----------
@@ -22,22 +23,27 @@ class Collection:
         Its name, and where to get it.
     read : callable
         Takes the collection's folder; returns one row for each image that the metadata list, with the columns
-        image (path relative to the folder), patient, finding, view (see `view`), and optionally part (which of
-        ``parts`` the collection counts the image to) and mask (tuple of paths relative to the folder, none, one,
-        or several that are to be united). Images need not be there; masks are. Its errors lack the remedy, which is
-        the same for all: `remedy`.
-    labels : mapping
+        image (path relative to the folder), patient ("" where nobody is known to be shown twice), finding, and
+        optionally view (see `view`), part (which of ``parts`` the collection counts the image to), split (train, val,
+        test_iid or test_ood, the collection's own), group (an attribute besides the label) and mask (tuple of paths
+        relative to the folder, none, one, or several that are to be united). Images need not be there; masks are. Its
+        errors lack the remedy, which is the same for all: `remedy`.
+    labels : mapping or None
         Finding -> label; "" leaves the image out. A finding is a path, ``Pneumonia/Viral/SARS``: the longest
-        beginning that is listed counts. Findings that are not listed are left out.
+        beginning that is listed counts. Findings that are not listed are left out. None: each is its own label.
     parts : tuple of str
         Names of the parts into which the collection itself is divided, without a patient in two of them.
+    foreground : callable or None
+        What of a mask's stored values, palette indices or grey values uint8 (H, W), is foreground, bool (H, W). Masks
+        are written anew, then; None: they are used as they are.
     """
 
     title: str
     home: str
     read: Callable[[Path], pd.DataFrame]
-    labels: Mapping[str, str]
+    labels: Mapping[str, str] | None
     parts: tuple[str, ...] = ()
+    foreground: Callable[[np.ndarray], np.ndarray] | None = None
 
     @property
     def remedy(self) -> str:
@@ -84,6 +90,11 @@ def records(image: object, patient: pd.Series, finding: pd.Series, views: pd.Ser
     """Return the records of images; the view is `unsaid` where the metadata say nothing."""
     known = views.map(view).replace("", unsaid)
     return pd.DataFrame({"image": image, "patient": patient, "finding": finding, "view": known})
+
+
+def photographs(rows: Sequence[Mapping[str, object]]) -> pd.DataFrame:
+    """Return the records of photographs of which nobody is known to show the same subject."""
+    return pd.DataFrame(rows).assign(patient="")
 
 
 def view(text: str) -> str:

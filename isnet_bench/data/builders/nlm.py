@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from isnet_bench.data.xray.builders.base import Collection, index_files
+from isnet_bench.data.builders.base import Collection, index_files
 from isnet_bench.io.errors import BenchError
 
 _HOME = "https://data.lhncbc.nlm.nih.gov/public/Tuberculosis-Chest-X-ray-Datasets/"

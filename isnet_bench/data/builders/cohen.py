@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from isnet_bench.data.xray.builders.base import Collection, find, index_files, read_table, records
+from isnet_bench.data.builders.base import Collection, find, index_files, read_table, records
 
 _COLUMNS = ("patientid", "finding", "view", "modality")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from isnet_bench.data.xray.builders.base import Collection, find, read_table
+from isnet_bench.data.builders.base import Collection, find, read_table
 
 # The data are offered with a folder data/ around them, too.
 _METADATA = ("metadata_global_v2.csv", "data/metadata_global_v2.csv", "metadata_global_v1.csv")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from isnet_bench.data.xray.builders.base import Collection, find, read_table, records
+from isnet_bench.data.builders.base import Collection, find, read_table, records
 
 _COLUMNS = ("Path", "Frontal/Lateral", "AP/PA", "No Finding", "Pneumonia", "Support Devices")
 _POSITIVE, _UNCERTAIN = 1, -1

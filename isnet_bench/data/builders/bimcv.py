@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from isnet_bench.data.xray.builders.base import Collection, find, read_table
+from isnet_bench.data.builders.base import Collection, find, read_table
 
 _METADATA = ("participants.tsv", "covid19_posi/participants.tsv")
 # The names in the first, the second and the third release.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from isnet_bench.data.xray.builders.base import Collection, find, index_files, read_table, records
+from isnet_bench.data.builders.base import Collection, find, index_files, read_table, records
 from isnet_bench.io.errors import BenchError
 
 _METADATA = tuple(f"{inner}Data_Entry_2017{version}.csv" for inner in ("", "labels/") for version in ("_v2020", ""))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from isnet_bench.data.xray.builders.base import Collection, find, read_table, records
+from isnet_bench.data.builders.base import Collection, find, read_table, records
 
 _COLUMNS = ("filename", "patient_id", "age", "view", "label", "pcr_test", "opacification")
 _ADULT_YEARS = 18

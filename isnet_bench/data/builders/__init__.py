@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
-from isnet_bench.data.xray.builders.base import Collection
+from isnet_bench.data.builders.base import Collection
 from isnet_bench.io import plugins as sources
 
 
