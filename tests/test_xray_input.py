@@ -92,7 +92,7 @@ BAD = {
     ),
     "one pixel": (
         lambda c: [save(np.ones((1, 1), np.uint8), c.folder / place / "train/0.png") for place in ("", "masks")],
-        r"line 2: train/0\.png has 1 x 1 pixels, and an X-ray more; delete its line",
+        r"line 2: train/0\.png has 1 x 1 pixels, fewer than 32 on a side; delete its line",
     ),
     "black mask": (
         lambda c: save(np.zeros((40, 48), np.uint8), c.folder / "masks/train/0.png"),
