@@ -61,6 +61,11 @@ class DataSet:
         Name of a file to its text: reports to be written beside the data.
     details : mapping
         What else data.json shall tell.
+    groups : mapping
+        Of some or all splits, an attribute of each image besides its label, int64 (N,): an index of `group_names`. The
+        groups that are told apart are each class with each attribute.
+    group_names : tuple of str
+        Name of each attribute; empty where no split has any.
     """
 
     name: str
@@ -73,6 +78,8 @@ class DataSet:
     records: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     texts: Mapping[str, str] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
+    groups: Mapping[str, np.ndarray] = field(default_factory=dict)
+    group_names: tuple[str, ...] = ()
 
 
 def has_mask(masks: np.ndarray) -> np.ndarray:

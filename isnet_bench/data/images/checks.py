@@ -168,10 +168,10 @@ def rare_classes(seen: pd.DataFrame, labels: Sequence[str]) -> Iterator[str]:
     """Warn of classes with few images outside of the training images."""
     for split in SPLITS[1:]:
         found = seen["label"][seen["split"] == split].value_counts()
-        for label in labels if len(found) else ():
-            number = int(found.get(label, 0))
-            if number < _FEW:
-                yield f"{split} has {number} images of {label}: what is measured on them is uncertain"
+        numbers = {label: int(found.get(label, 0)) for label in labels if len(found)}
+        rare = [f"{number} images of {label}" for label, number in numbers.items() if number < _FEW]
+        if rare:
+            yield f"{split} has {_listed(rare)}: what is measured on them is uncertain"
 
 
 def odd_masks(seen: pd.DataFrame, low: float, high: float) -> Iterator[str]:

@@ -127,7 +127,12 @@ def data_set(
     changes: Mapping[str, tuple[str, str]],
     details: Mapping[str, Any],
 ) -> DataSet:
-    """Return the data set that has these parts; all but "train" and "val" are test sets."""
+    """Return the data set that has these parts; all but "train" and "val" are test sets.
+
+    Its groups are what the records have as group, if they have it.
+    """
+    grouped = {split: part.records["group"] for split, part in parts.items() if "group" in part.records}
+    names = sorted(set().union(*grouped.values()))
     return DataSet(
         name=name,
         title=title,
@@ -138,6 +143,8 @@ def data_set(
         background_changes=changes,
         records={split: part.records for split, part in parts.items()},
         details=details,
+        groups={split: group.map(names.index).to_numpy(np.int64) for split, group in grouped.items()},
+        group_names=tuple(names),
     )
 
 

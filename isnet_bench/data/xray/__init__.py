@@ -94,13 +94,8 @@ class Settings:
     phantom: Phantom | None = field(default_factory=Phantom)
 
     def __post_init__(self) -> None:
-        if manifest.locate(Path("manifest"), self.manifest) is None:
-            raise ValueError(
-                f"manifest must lead down from the data root, and {self.manifest} does not; let ISNET_BENCH_DATA name "
-                "another data root"
-            )
-        if len(set(self.labels)) < max(2, len(self.labels)) or not all(self.labels):
-            raise ValueError(f"labels must be two or more different names, not {list(self.labels)}")
+        manifest.require_inside(self.manifest)
+        manifest.require_classes(self.labels)
 
 
 def make(settings: Settings) -> DataSet:
