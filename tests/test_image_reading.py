@@ -208,7 +208,7 @@ def test_what_is_no_image_is_refused(tmp_path, name, content):
 
 
 def test_other_formats_are_refused(tmp_path):
-    with pytest.raises(BenchError, match=r"a\.gif cannot be read as a PNG"):
+    with pytest.raises(BenchError, match=r"a\.gif cannot be read as PNG"):
         images.read(save(GREY, tmp_path / "a.gif"))
 
 

@@ -154,9 +154,11 @@ def resize_mask(mask: np.ndarray, size: int, crop: bool = False) -> np.ndarray:
 
 def _resized(values: np.ndarray, size: int, how: Image.Resampling, crop: bool) -> np.ndarray:
     image = Image.fromarray(values)
-    left, top = ((length - min(image.size)) / 2 if crop else 0 for length in image.size)
-    box = (left, top, image.width - left, image.height - top)
-    return np.asarray(image.resize((size, size), how, box=box))
+    if crop:
+        side = min(image.size)
+        left, top = ((length - side) // 2 for length in image.size)
+        image = image.crop((left, top, left + side, top + side))
+    return np.asarray(image.resize((size, size), how))
 
 
 @contextmanager
