@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pydantic
 import pytest
+from photo_collection import Photographs
 
 from isnet_bench import data
 from isnet_bench.config import fill
@@ -22,6 +23,10 @@ SMALL = {
         for strength in (1.0, 0.7)
     ],
     "phantom": [FEW, {**FEW, "bias": "shape", "strength": 0.7, "image_size": 32}],
+    "images": [
+        {"image_size": 32, "marks": {"pattern": "corner_patch", "size": 4}},
+        {"image_size": 32, "places": {"pictures": 2, "strength": 0.5}, "color": "grey"},
+    ],
     "xray": [{"phantom": FEW, "image_size": 64}, {"phantom": FEW, "marks": {"pattern": "corner_shape", "size": 8}}],
 }
 CASES = [(name, values) for name in data.known().things for values in SMALL.get(name, [{}])]
@@ -30,8 +35,11 @@ CASES = [(name, values) for name in data.known().things for values in SMALL.get(
 @pytest.fixture(scope="module", params=CASES, ids=lambda case: case[0])
 def subject(request, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ISNET_BENCH_DATA", str(tmp_path_factory.mktemp("nothing")))
+        root = tmp_path_factory.mktemp("nothing")
+        patch.setenv("ISNET_BENCH_DATA", str(root))
         name, values = request.param
+        if name == "images":
+            Photographs(root)
         yield Subject(data.known()[name], values)
 
 

@@ -1,6 +1,5 @@
 """The generated chest phantom: exact masks, diseases inside, and what depends on what."""
 
-
 import numpy as np
 import pytest
 import small_phantoms

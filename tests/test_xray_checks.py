@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from xray_collection import draw
 
+from isnet_bench.data.images import checks
 from isnet_bench.data.images import reading as images
 from isnet_bench.data.xray import checks as xray_checks
 from isnet_bench.data.xray import grey
@@ -83,7 +84,7 @@ def test_images_that_look_the_same_in_two_splits_are_listed():
     Image.fromarray(smaller).save(file, "JPEG", quality=60)
     copy = np.asarray(Image.open(file))
     others = [draw(rng, (100, 100)) for _ in range(4)]
-    prints = np.stack([xray_checks.fingerprint(image) for image in (original, others[0], copy, *others[1:], original)])
+    prints = np.stack([checks.fingerprint(image) for image in (original, others[0], copy, *others[1:], original)])
     rows = [("train", "a", label) for label in ("sick", "well")] + [("test_iid", "a", "sick")] * 4
     found = [
         warning for warning in report([*rows, ("train", "a", "sick")], prints).warnings if "look the same" in warning
@@ -101,7 +102,7 @@ def test_near_copies_are_found_wherever_they_are():
     other[7], other[8] = one[2499], one[1024]
     other[7, 3] ^= np.uint64(0b111111111111)
     other[8, 0] ^= np.uint64(0b1111111111111)
-    assert list(xray_checks._near(one, other)) == [(2499, 7, 12)]
+    assert list(checks._near(one, other)) == [(2499, 7, 12)]
 
 
 def test_the_report_counts():

@@ -63,7 +63,7 @@ BAD = {
     "no column": (drop_column, r"chests/manifest\.csv lacks the column 'source'; it needs image, label, .* has"),
     "missing image": (lambda c: (c.folder / "train/0.png").unlink(), r"line 2: the image .*0\.png does not exist"),
     "missing mask": (lambda c: (c.folder / "masks/val/0.png").unlink(), r"line 11: the mask .*0\.png does not exist"),
-    "truncated": (lambda c: cut_in_half(c.folder / "train/0.png"), r"line 2: .*train/0\.png cannot be read as a PNG"),
+    "truncated": (lambda c: cut_in_half(c.folder / "train/0.png"), r"line 2: .*train/0\.png cannot be read as PNG"),
     "no image": (lambda c: (c.folder / "train/0.png").write_text("?"), r"line 2: .*train/0\.png cannot be read"),
     "no mask": (lambda c: (c.folder / "masks/train/0.png").write_text("?"), r"line 2: .*masks/train/0\.png cannot"),
     "label": (lambda c: c.change(5, label="Wel"), "line 5: the label 'Wel' is none of sick, .*did you mean 'well'"),
@@ -92,7 +92,7 @@ BAD = {
     ),
     "one pixel": (
         lambda c: [save(np.ones((1, 1), np.uint8), c.folder / place / "train/0.png") for place in ("", "masks")],
-        r"line 2: train/0\.png has 1 x 1 pixels, and an X-ray more; delete its line",
+        r"line 2: train/0\.png has 1 x 1 pixels, fewer than 32 on a side; delete its line",
     ),
     "black mask": (
         lambda c: save(np.zeros((40, 48), np.uint8), c.folder / "masks/train/0.png"),

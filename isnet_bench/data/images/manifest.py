@@ -106,3 +106,18 @@ def locate(path: Path, name: str) -> Path | None:
     """Return the file that a manifest names; None where its name does not lead down from the manifest's folder."""
     steps = PurePath(name)
     return None if steps.is_absolute() or ".." in steps.parts else path.parent / steps
+
+
+def require_inside(name: str) -> None:
+    """Raise ValueError if a manifest's name does not lead down from the data root."""
+    if locate(Path("manifest"), name) is None:
+        raise ValueError(
+            f"manifest must lead down from the data root, and {name} does not; let ISNET_BENCH_DATA name another data "
+            "root"
+        )
+
+
+def require_classes(labels: Sequence[str]) -> None:
+    """Raise ValueError if labels are not the names of two or more classes."""
+    if len(set(labels)) < max(2, len(labels)) or not all(labels):
+        raise ValueError(f"labels must be two or more different names, not {list(labels)}")

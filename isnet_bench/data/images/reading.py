@@ -1,7 +1,7 @@
-"""X-rays and masks as they come: PNG, JPEG and DICOM files with 8 to 16 bits, read as grey values.
+"""X-rays, photographs and masks as they come: PNG, JPEG, WebP and DICOM files with 8 to 16 bits.
 
-Nothing is cropped, equalised or otherwise made prettier: borders, letters and exposure are what a benchmark of
-background bias is about.
+Nothing is equalised or otherwise made prettier: borders, letters and exposure are what a benchmark of background bias
+is about.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from pydicom.pixels import apply_modality_lut, pixel_array
 
 from isnet_bench.io.errors import BenchError
 
-_FORMATS = ("PNG", "JPEG")
+_FORMATS = ("PNG", "JPEG", "WEBP")
 _DICOM_SUFFIXES = (".dcm", ".dicom")
 _WHITE = 255
+_LARGEST_OF_16_BITS = 65_535
 # What is darker or brighter than all but this percentage of the pixels, becomes black or white.
 _CLIPPED_PERCENT = 0.5
 # Masks with no larger value number their parts (left lung, right lung); with a larger one, they are grey values.
@@ -35,7 +36,7 @@ class _Uncertain(Exception):
 
 
 def read(path: Path, windowed: bool = True) -> np.ndarray:
-    """Read an X-ray, a PNG, JPEG or DICOM file, as grey values uint8 (H, W) at its own resolution.
+    """Read an X-ray, a PNG, JPEG, WebP or DICOM file, as grey values uint8 (H, W) at its own resolution.
 
     Colours become their luminance. The range from the 0.5th to the 99.5th percentile of the image becomes 0 to 255,
     whatever the file, so that bit depth and format do not tell where it comes from; files with 8 bits keep their values
@@ -54,8 +55,35 @@ def read(path: Path, windowed: bool = True) -> np.ndarray:
             return _of_eight_bits(image, windowed)
 
 
+def read_photograph(path: Path, color: bool = True, cut_out: bool = False) -> np.ndarray:
+    """Read a photograph, a PNG, JPEG or WebP file, as uint8: (H, W, 3), or its luminance (H, W) where not `color`.
+
+    It is turned as its EXIF data say. Of 16 bits the upper 8 are kept. What is transparent is shown on white, and as it
+    is stored where the photograph is `cut_out`, so that its transparency is its mask. Raises as `read`.
+    """
+    with _sentences(path), _opened(path) as image:
+        if image.mode[0] in "IF":
+            grey = np.asarray(image)
+            if grey.min() < 0 or grey.max() > _LARGEST_OF_16_BITS:
+                raise ValueError("its values are not those of 16 bits")
+            image = Image.fromarray((grey.astype(np.int64) >> 8).astype(np.uint8))
+        elif image.has_transparency_data and not cut_out:
+            shown = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", shown.size, "white"), shown)
+        return np.asarray(image.convert("RGB" if color else "L"))
+
+
+def read_transparency(path: Path) -> np.ndarray:
+    """Read as foreground mask, bool (H, W), where a PNG or WebP file is at least half opaque. Raises as `read_mask`."""
+    with _sentences(path), _opened(path) as image:
+        opaque = np.asarray(image.convert("RGBA").getchannel("A")) >= _WHITE / 2
+        if opaque.all():
+            raise _Uncertain("nothing in it is transparent; name another file as its mask")
+        return opaque
+
+
 def read_mask(path: Path, values: Collection[int] = ()) -> np.ndarray:
-    """Read a foreground mask, a PNG or JPEG file, as bool (H, W). Raises as `read`, and where it is not certain.
+    """Read a foreground mask, a PNG, JPEG or WebP file, as bool (H, W). Raises as `read`, and where it is not certain.
 
     Foreground is what has one of the `values`, if there are any: palette indices, or grey values as the file has them.
     Without them it is where a mask is at least half as bright as its brightest pixel. Masks whose largest value is 15
@@ -78,10 +106,15 @@ def read_pair(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Read an X-ray and its mask. Raises BenchError as `read_mask`, and if they differ in size."""
     pair = read(image, windowed), read_mask(mask, values)
-    sizes = [f"{array.shape[1]} x {array.shape[0]}" for array in pair]
-    if sizes[0] != sizes[1]:
-        raise BenchError(f"the mask {mask} has {sizes[1]} pixels, and its image {image} {sizes[0]}; resize the mask")
+    same_size(*pair, f"the mask {mask}", f"its image {image}")
     return pair
+
+
+def same_size(image: np.ndarray, mask: np.ndarray, mask_name: str, image_name: str) -> None:
+    """Raise BenchError if an image (H, W, ...) and its mask (H, W) differ in size."""
+    sizes = [f"{array.shape[1]} x {array.shape[0]}" for array in (image, mask)]
+    if sizes[0] != sizes[1]:
+        raise BenchError(f"{mask_name} has {sizes[1]} pixels, and {image_name} {sizes[0]}; resize the mask")
 
 
 def _of_transparency(grey: np.ndarray, alpha: np.ndarray) -> np.ndarray:
@@ -106,15 +139,26 @@ def _foreground(values: np.ndarray, numbered: bool = False) -> np.ndarray:
     return values >= largest / 2
 
 
-def resize(image: np.ndarray, size: int) -> np.ndarray:
-    """Bring an image, uint8 (H, W), to (size, size): the whole frame, squashed; bilinear with antialiasing."""
-    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
+def resize(image: np.ndarray, size: int, crop: bool = False) -> np.ndarray:
+    """Bring an image, uint8 (H, W) or (H, W, 3), to (size, size): bilinear with antialiasing.
+
+    It is the whole frame, squashed, or the largest square in its middle where `crop`.
+    """
+    return _resized(image, size, Image.Resampling.BILINEAR, crop)
 
 
-def resize_mask(mask: np.ndarray, size: int) -> np.ndarray:
+def resize_mask(mask: np.ndarray, size: int, crop: bool = False) -> np.ndarray:
     """Bring a mask, bool (H, W), to uint8 (size, size), 1 where half of a pixel's area or more is foreground."""
-    area = Image.fromarray(mask.astype(np.float32)).resize((size, size), Image.Resampling.BOX)
-    return (np.asarray(area) >= 0.5).astype(np.uint8)
+    return (_resized(mask.astype(np.float32), size, Image.Resampling.BOX, crop) >= 0.5).astype(np.uint8)
+
+
+def _resized(values: np.ndarray, size: int, how: Image.Resampling, crop: bool) -> np.ndarray:
+    image = Image.fromarray(values)
+    if crop:
+        side = min(image.size)
+        left, top = ((length - side) // 2 for length in image.size)
+        image = image.crop((left, top, left + side, top + side))
+    return np.asarray(image.resize((size, size), how))
 
 
 @contextmanager
@@ -127,7 +171,7 @@ def _sentences(path: Path) -> Iterator[None]:
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise BenchError(
-            f"{path} cannot be read as a PNG, JPEG or DICOM image ({reason}): replace the file, or delete its line"
+            f"{path} cannot be read as PNG, JPEG, WebP or DICOM image ({reason}): replace the file, or delete its line"
         ) from error
 
 

@@ -1,0 +1,56 @@
+"""Marks that are planted in the backgrounds of images that a manifest lists."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from isnet_bench.data import bias
+from isnet_bench.data.base import Arrays
+from isnet_bench.data.images.collection import Part
+
+
+def with_marks(
+    parts: Mapping[str, Part], marks: bias.Bias, labels: Sequence[str], seed: int
+) -> tuple[dict[str, Part], dict[str, int]]:
+    """Return "train", "val", "iid", "ood" and "deceiving", and how many masks of each split gave way to marks.
+
+    `parts` are "train", "val" and "test_iid", whose images the three test sets show. Records get the column mark, the
+    label whose mark it is. Raises BenchError if marks do not fit.
+    """
+    size = parts["train"].arrays.images.shape[-1]
+    drawn = bias.make_marks(marks, len(labels), size)
+    ready, cut = {}, {}
+    for split in ("train", "val", "test_iid"):
+        arrays, cut[split] = _make_way(parts[split].arrays, drawn)
+        ready[split] = parts[split]._replace(arrays=arrays)
+    rng = np.random.default_rng(seed)
+    named = {
+        name: _marked(ready.get(name, ready["test_iid"]), drawn, strength, labels, rng)
+        for name, strength in bias.strengths(marks).items()
+    }
+    return named, cut
+
+
+def _make_way(arrays: Arrays, marks: bias.Marks) -> tuple[Arrays, int]:
+    """Take the marks' place out of foregrounds that leave none free, such as those of tightly cropped lungs."""
+    if marks.sides is None:
+        return arrays, 0
+    place = marks.covers.any(0)
+    corners = [place, place[:, ::-1], place[::-1, ::-1], place[::-1]] if marks.corner else [place]
+    blocked = np.all([(arrays.masks[:, 0] & corner).any((1, 2)) for corner in corners], axis=0)
+    masks = arrays.masks.copy()
+    masks[blocked] &= ~place
+    return arrays._replace(masks=masks), int(blocked.sum())
+
+
+def _marked(
+    part: Part, marks: bias.Marks, strength: float | None, labels: Sequence[str], rng: np.random.Generator
+) -> Part:
+    arrays, records = part
+    if strength is None:
+        return Part(arrays, records.assign(mark=""))
+    which = bias.choose(arrays.labels, len(labels), strength, rng)
+    arrays = arrays._replace(images=bias.apply(arrays.images, arrays.masks, marks, which))
+    return Part(arrays, records.assign(mark=np.array(labels)[which]))
