@@ -111,18 +111,18 @@ class HeatmapLoss(Operation):
     exists = staticmethod(Heatmaps.exists)
 
     def __call__(self):
-        total = sum(loss(relevance, masks) for loss, relevance, masks in self.calls)
-        torch.autograd.grad(total, [relevance for _, relevance, _ in self.calls])
+        total = sum(loss(relevance, *others) for loss, relevance, *others in self.calls)
+        torch.autograd.grad(total, [relevance for _, relevance, *_ in self.calls])
         return total.detach()
 
     def tensors(self):
         yield from super().tensors()
-        for _, relevance, masks in self.calls:
+        for _, relevance, masks, *_ in self.calls:
             yield from (relevance, masks)
 
     def _keep(self, loss, inputs):
-        relevance, masks = inputs
-        self.calls.append((loss, relevance.detach().requires_grad_(), masks))
+        relevance, *others = inputs
+        self.calls.append((loss, relevance.detach().requires_grad_(), *others))
 
 
 class Inference(Operation):

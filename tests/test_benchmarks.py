@@ -105,6 +105,11 @@ def test_inference_and_parts_of_an_isnet(bench, config):
     total = loss()
     assert total.isfinite()
     assert total == loss()
+    # Without deep supervision the maps come one after the other.
+    loss = bench.operations.HeatmapLoss(row("original_isnet"), 3, settings, CPU)
+    assert [tuple(relevance.shape[:2]) for _, relevance, *_ in loss.calls] == [(2, 1)] * 3
+    assert [maps for *_, maps in loss.calls] == [slice(i, i + 1) for i in range(3)]
+    assert loss().isfinite()
     fraction = row("dual_isnet", heatmap_fraction=0.125)
     plain = row("resnet")
     kinds = [bench.operations.TrainingStep, bench.operations.Inference, bench.operations.Heatmaps]
