@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 RUN := PATH="$(abspath $(VENV))/bin:$$PATH"
 SNAKEMAKE := $(RUN) snakemake --cores $(CORES)
 
-.PHONY: reproduce smoke paper-check test test-fast bench tune figures report publish lint docs numbers schema environment clean distclean help
+.PHONY: reproduce smoke paper-check test test-fast test-cluster bench tune figures report publish lint docs numbers schema environment clean distclean help
 .DELETE_ON_ERROR:
 
 reproduce: $(READY)  ## everything of CONFIG (default: config/config.yaml)
@@ -23,10 +23,13 @@ paper-check: $(READY)  ## does every row of config/paper.yaml run at its size? T
 	$(RUN) OMP_NUM_THREADS=2 python -m isnet_bench check-run --config config/paper.yaml
 
 test: $(READY)  ## the tests
-	$(RUN) OMP_NUM_THREADS=1 python -m pytest -n 2
+	$(RUN) OMP_NUM_THREADS=1 python -m pytest -n 2 -m "not cluster"
 
 test-fast: $(READY)  ## the tests that take no more than a few seconds each
 	$(RUN) OMP_NUM_THREADS=1 python -m pytest -n 2 -m "not slow"
+
+test-cluster: $(READY)  ## the Slurm profile on a Slurm of one node (Debian's slurm-wlm, as root)
+	$(RUN) OMP_NUM_THREADS=1 python -m pytest -m cluster
 
 bench: $(READY)  ## measure the training time again
 	$(SNAKEMAKE) bench --configfile $(CONFIG) --forcerun time

@@ -11,8 +11,8 @@ rule time:
     params:
         config=part_of("time", "case"),
         results=subpath(output[0], ancestor=2),
-    # All cores: a training beside it would be measured, too.
-    threads: workflow.cores
+    # All cores, where Snakemake is told their number: a training beside it would be measured, too.
+    threads: workflow.resource_settings.cores or 1
     resources:
         mem_mb=8000,
         runtime=240,
