@@ -23,6 +23,7 @@ from isnet_bench.data.base import NO_MASK
 from isnet_bench.evaluation import evaluate as evaluation
 from isnet_bench.evaluation.relevance import background_relevance, examine, explainer, spread
 from isnet_bench.io.errors import BenchError
+from isnet_bench.io.files import write_json
 from isnet_bench.methods import backbones
 from isnet_bench.training import runs
 from isnet_bench.training import train as training
@@ -232,7 +233,7 @@ def test_images_without_a_mask_are_classified_and_no_more(tiny_given, tiny_data,
         arrays["masks"][images] = NO_MASK
         np.savez(data / f"{split}.npz", **arrays)
     told = json.loads((data / "data.json").read_text())
-    (data / "data.json").write_text(json.dumps({**told, "digests": {}}))
+    write_json(data / "data.json", {**told, "digests": {}})
     section = {**tiny_given["experiments"]["tiny"], "methods": {"rrr": {}}}
     config = configuration.check({**tiny_given, "experiments": {"tiny": section}}, "the test's configuration")
     job = runs.Job(config, "tiny", "rrr", 0, data)

@@ -22,6 +22,7 @@ from isnet_bench.reporting import figures, outputs, publishing, runs, snapshot, 
 TIMING = {"classes": [2], "methods": ["resnet"], "backbone": {"name": "resnet_small"}, "image_size": 16}
 TIMING |= {"batch_size": 2, "rounds": 2}
 TEXT = "# as the user wrote it\n"
+OTHERS = {"config.yaml", "data.json", "digests.json", "environments.json", "gallery.npz"}
 
 
 @pytest.fixture
@@ -64,7 +65,7 @@ def _publish(bench, out):
 def test_a_snapshot_holds_the_collected_runs_and_nothing_else(bench, tmp_path):
     found = _publish(bench, tmp_path / "out")
     tables = {"runs.csv", "scores.csv", "history.parquet", "classes.parquet", "predictions.parquet"}
-    assert _files(tmp_path / "out") == {"config.yaml", "data.json", "environments.json", "gallery.npz", *tables}
+    assert _files(tmp_path / "out") == {"config.yaml", *OTHERS, *tables}
     assert (tmp_path / "out/config.yaml").read_text() == TEXT
     collected = snapshot.read(Layout(bench.root).collected("mnist"))
     for name, table in collected.tables.items():

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 import isnet
 from isnet_bench import config as configuration
 from isnet_bench import data as datasets
+from isnet_bench.io import files
 from isnet_bench.io.errors import BenchError
 from isnet_bench.methods import backbones
 from isnet_bench.training import ranges
@@ -82,7 +83,7 @@ def test_a_classifier_of_other_data_is_refused(config, classifier, tiny_data, tm
         (tmp_path / file.name).write_bytes(file.read_bytes())
     record = json.loads((tmp_path / "run.json").read_text())
     record["data"]["settings"]["seed"] = 99
-    (tmp_path / "run.json").write_text(json.dumps(record))
+    files.write_json(tmp_path / "run.json", record)
     with pytest.raises(BenchError, match="was trained on other data than the prepared data are now: train"):
         ranges.measure(Job(config, "tiny", "dual_isnet", 3, tiny_data), tmp_path, tmp_path / "range.json")
     assert not (tmp_path / "range.json").exists()

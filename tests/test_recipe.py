@@ -13,6 +13,7 @@ from baselines.ibp_ex import METHOD as IBP_EX
 from isnet_bench import config as configuration
 from isnet_bench.data import Split
 from isnet_bench.io.errors import BenchError
+from isnet_bench.io.files import write_json
 from isnet_bench.methods import backbones, task
 from isnet_bench.training import fit as fitting
 from isnet_bench.training import runs
@@ -154,7 +155,7 @@ def test_a_record_that_is_older_than_a_key_was_made_as_the_keys_default_says(tin
     record = json.loads(file.read_text())
     for key in ("optimizer", "momentum", "precision"):
         del record["training"][key]
-    file.write_text(json.dumps(record))
+    write_json(file, record)
     network, _ = runs.trained(job(), tmp_path / "run")
     assert not network.training
     for other in ({"optimizer": "sgd"}, {"precision": "bf16"}):

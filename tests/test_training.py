@@ -6,7 +6,9 @@ import errno
 import json
 import logging
 import math
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -214,13 +216,41 @@ def test_a_best_epoch_that_another_process_wrote_is_an_error(few, tmp_path, monk
         fit(Crossed(val=lambda p: p**2), few, tmp_path, epoch="total")
 
 
-def test_a_full_disk_is_a_sentence(few, tmp_path, monkeypatch):
-    def full(*_, **__):
-        raise OSError(errno.ENOSPC, "No space left on device")
+@pytest.mark.parametrize("rule", ["last", "total"])
+def test_a_disk_that_fills_up_is_a_sentence_and_leaves_whole_checkpoints(few, tmp_path, monkeypatch, rule):
+    write, room = Path.write_bytes, [4 if rule == "total" else 2]
 
-    monkeypatch.setattr(fitting.ModelCheckpoint, "_save_checkpoint", full)
-    with pytest.raises(BenchError, match=r"it: no checkpoint can be written \(.*No space left.*\): free the space"):
-        fit(Slope(), few, tmp_path)
+    def full(path, content):
+        room[0] -= 1
+        if room[0] < 0:
+            write(path, content[: len(content) // 2])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(
+            BenchError, match=r"^it: .*\.ckpt cannot be written \(.*No space left.*\): free .* resumes$"
+        ):
+            fit(Slope(), few, tmp_path / "it", epoch=rule)
+    names = {"last.ckpt"} if rule == "last" else {"best.ckpt", "last.ckpt"}
+    assert {path.name for path in (tmp_path / "it").iterdir()} == names
+    assert torch.load(tmp_path / "it" / "last.ckpt", weights_only=True)["epoch"] == 1
+    resumed, plain = Slope(), Slope()
+    fit(resumed, few, tmp_path / "it", epoch=rule)
+    fit(plain, few, tmp_path / "plain", epoch=rule)
+    assert resumed.p.item() == plain.p.item()
+
+
+def test_a_checkpoint_with_one_other_byte_is_not_taken(few, tmp_path, caplog):
+    fit(Slope(), few, tmp_path / "it")
+    path = tmp_path / "it" / "last.ckpt"
+    content, place = path.read_bytes(), np.float32(torch.load(path, weights_only=True)["state_dict"]["module.p"])
+    found = content.index(place.tobytes())
+    path.write_bytes(content[:found] + bytes([content[found] ^ 1]) + content[found + 1 :])
+    assert torch.load(path, weights_only=True)["state_dict"]["module.p"] != place, "torch does not notice"
+    fit(Slope(), few, tmp_path / "it")
+    assert "last.ckpt is damaged or belongs to another configuration; training starts anew" in caplog.text
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

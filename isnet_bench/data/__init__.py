@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import logging
-import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -27,7 +26,7 @@ from isnet_bench.data import contract
 from isnet_bench.data.base import Arrays, DataSet, Groups, Split, has_mask
 from isnet_bench.io import plugins as sources
 from isnet_bench.io.errors import BenchError
-from isnet_bench.io.files import locked, read_json, replacing, write_json, write_text
+from isnet_bench.io.files import UNREADABLE, locked, read_json, replacing, write_json, write_text
 from isnet_bench.layout import INFO, MADE_OF
 
 log = logging.getLogger(__name__)
@@ -145,7 +144,7 @@ def _stored(folder: Path, split: str, names: Iterable[str]) -> dict[str, np.ndar
             return {name: stored[name] for name in names if name != _GROUPS or name in stored}
     except FileNotFoundError as error:
         raise BenchError(f"{path} is missing: {_REMEDY}") from error
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         raise BenchError(f"{path} is damaged ({error}): delete it, then {_REMEDY}") from error
 
 

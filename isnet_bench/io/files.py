@@ -9,6 +9,7 @@ import os
 import platform
 import re
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,19 +17,24 @@ from typing import IO, Any
 
 from isnet_bench.io.errors import BenchError
 
-_TEMPORARY = re.compile(r"\..+\.[0-9]+\.[a-z]+")
+_TEMPORARY = re.compile(r"\.(.+)\.[0-9]+(\.[a-z]+)")
 _LOCK = ".lock"
+_SEAL = "sha256"
+UNREADABLE = (OSError, ValueError, LookupError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+"""What libraries raise when a file is damaged."""
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary name beside ``path``, with its suffix; move the file there to ``path`` if all went well.
 
+    What processes that were killed left of the same file half written is removed; it has one writer at a time.
     Raises BenchError if the folder cannot be made or written to.
     """
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _clear(path.parent, path.name)
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
@@ -44,14 +50,35 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write ``content`` as indented JSON. NaN and infinities are refused with a ValueError."""
-    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+    """Write ``content`` as indented JSON, with a digest of it by which `load_json` notices a change.
+
+    NaN and infinities are refused with a ValueError.
+    """
+    sealed = {**content, _SEAL: _seal(content)}
+    write_text(path, json.dumps(sealed, indent=2, allow_nan=False) + "\n")
 
 
 def read_json(path: Path, remedy: str) -> dict[str, Any]:
     """Read a JSON object. Raises what `reading` raises."""
     with reading(path, remedy):
-        return json.loads(path.read_text(encoding="utf-8"))
+        return load_json(path)
+
+
+def load_json(path: Path) -> dict[str, Any]:
+    """Return a JSON object without its digest, if it has one. Raises ValueError if that is the digest of another."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise ValueError("it is no JSON object")
+    seal = content.pop(_SEAL, None)
+    if seal not in (None, _seal(content)):
+        raise ValueError("it is not as it was written")
+    return content
+
+
+def _seal(content: Mapping[str, Any]) -> str:
+    # Twice, since only what was read has the order and the types that JSON gives it.
+    read = json.loads(json.dumps({key: value for key, value in content.items() if key != _SEAL}))
+    return hashlib.sha256(json.dumps(read, sort_keys=True).encode()).hexdigest()
 
 
 @contextmanager
@@ -64,7 +91,7 @@ def reading(path: Path, remedy: str) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise BenchError(f"{path} is missing: {remedy}") from error
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         # Pydantic adds an address to what it says.
         said = " ".join(str(error).split()).partition(" For further information")[0]
         raise BenchError(f"{path} cannot be read ({said}): {remedy}") from error
@@ -102,9 +129,7 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = _held(path)
-        for left in folder.iterdir():
-            if _TEMPORARY.fullmatch(left.name):
-                left.unlink()
+        _clear(folder)
     except OSError as error:
         raise BenchError(f"{path} cannot be written ({error}): free the space or choose another folder") from error
     try:
@@ -114,6 +139,14 @@ def locked(folder: Path) -> Iterator[None]:
         file.close()
         if new and not any(folder.iterdir()):
             folder.rmdir()
+
+
+def _clear(folder: Path, name: str | None = None) -> None:
+    """Remove temporary files, of one file or of all in a folder."""
+    for left in folder.iterdir():
+        found = _TEMPORARY.fullmatch(left.name)
+        if found and name in (None, "".join(found.groups())):
+            left.unlink(missing_ok=True)
 
 
 def _held(path: Path) -> IO[str]:

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from isnet_bench import layout as places
 from isnet_bench.config import CLASSIFIER, PLAIN, Config, Row
 from isnet_bench.io.errors import BenchError
-from isnet_bench.io.files import reading, verify
+from isnet_bench.io.files import load_json, reading, verify
 from isnet_bench.layout import Layout
 from isnet_bench.reporting import snapshot
 from isnet_bench.reporting.runs import cells, seeds
@@ -84,7 +84,7 @@ class _Run:
 
     @cached_property
     def record(self) -> dict[str, Any]:
-        found = self.read(places.RECORD, "train", lambda path: json.loads(path.read_text(encoding="utf-8")))
+        found = self.read(places.RECORD, "train", load_json)
         other = [f"{name} {found[name]}" for name, value in self.key.items() if found.get(name, value) != value]
         if other:
             raise BenchError(f"{self.folder / places.RECORD} belongs to {', '.join(other)}: {self.anew}")
@@ -95,9 +95,7 @@ class _Run:
     def metrics(self) -> _Metrics | None:
         if not self.tested:
             return None
-        found = self.read(
-            places.METRICS, "evaluate", lambda path: _Metrics.model_validate_json(path.read_text(encoding="utf-8"))
-        )
+        found = self.read(places.METRICS, "evaluate", lambda path: _Metrics.model_validate(load_json(path)))
         if (found.row, found.seed) != (self.row, self.seed):
             path = self.folder / places.METRICS
             raise BenchError(f"{path} belongs to {found.row} with seed {found.seed}; {self.again('evaluate')}")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from isnet_bench.io.files import read_json, reading, replacing, write_json
+from isnet_bench.io.files import digests, read_json, reading, replacing, verify, write_json
 
 TABLES = (
     "runs.csv",
@@ -33,7 +33,7 @@ KEY = ["experiment", "row", "seed"]
 GALLERY = ("images", "masks", "labels")
 """What examples are beside their relevance, which has the name of its row."""
 
-_DATA, _ENVIRONMENTS, _EXAMPLES = "data.json", "environments.json", "gallery.npz"
+_DATA, _ENVIRONMENTS, _EXAMPLES, _DIGESTS = "data.json", "environments.json", "gallery.npz", "digests.json"
 _REMEDY = "make it with: python -m isnet_bench collect --config YOUR.yaml, and --experiment or --study with its name"
 _TEXT = (
     *("experiment", "row", "method", "label", "family", "set", "data", "explainer"),
@@ -83,6 +83,9 @@ class Snapshot:
 def read(folder: Path, chosen: Collection[str] | None = None, tables: Iterable[str] = TABLES) -> Snapshot:
     """Read a snapshot, or the runs of the chosen experiments alone. Raises BenchError if a file is damaged."""
     data = read_json(folder / _DATA, _REMEDY)
+    # Snapshots of before have no digests.
+    known = read_json(folder / _DIGESTS, _REMEDY) if (folder / _DIGESTS).is_file() else {}
+    verify(folder, {name: one for name, one in known.items() if name not in set(TABLES) - set(tables)}, _REMEDY)
     found = {name: _table(folder / name, chosen) for name in tables}
     gallery = {}
     if (folder / _EXAMPLES).is_file():
@@ -103,6 +106,9 @@ def experiments(folder: Path) -> set[str]:
 
 def write(snapshot: Snapshot, folder: Path) -> None:
     """Write a snapshot; a file that it has no content for is removed."""
+    # data.json comes after all that it tells of: where it is, the snapshot is whole.
+    for name in (_DATA, _DIGESTS, _EXAMPLES):
+        (folder / name).unlink(missing_ok=True)
     for name in TABLES:
         table = snapshot.tables.get(name, pd.DataFrame())
         if table.empty:
@@ -113,12 +119,13 @@ def write(snapshot: Snapshot, folder: Path) -> None:
                 table.to_csv(part, index=False)
             else:
                 table.to_parquet(part, index=False, compression="zstd", compression_level=19)
-    (folder / _EXAMPLES).unlink(missing_ok=True)
     if snapshot.gallery:
         with replacing(folder / _EXAMPLES) as part:
             np.savez_compressed(part, **snapshot.gallery)
     write_json(folder / _ENVIRONMENTS, dict(snapshot.environments))
     write_json(folder / _DATA, dict(snapshot.data))
+    there = [name for name in (*TABLES, _EXAMPLES, _ENVIRONMENTS, _DATA) if (folder / name).is_file()]
+    write_json(folder / _DIGESTS, digests(folder, there))
 
 
 def concatenate(snapshots: Collection[Snapshot]) -> Snapshot:

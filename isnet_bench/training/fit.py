@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import logging
-import pickle
-import shutil
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,18 +24,17 @@ from isnet_bench.data import Split
 from isnet_bench.data.base import GroupedSplit
 from isnet_bench.io import torchvision_shim
 from isnet_bench.io.errors import BenchError
-from isnet_bench.training import allocator
+from isnet_bench.training import allocator, checkpoints
 from isnet_bench.training.tallies import Means, WorstGroup
 
 torchvision_shim.ensure()
 
 import lightning  # noqa: E402
-from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar  # noqa: E402
+from lightning.pytorch.callbacks import TQDMProgressBar  # noqa: E402
 from lightning.pytorch.plugins.environments import LightningEnvironment  # noqa: E402
 
 log = logging.getLogger(__name__)
 
-_BEST, _LAST = "best.ckpt", "last.ckpt"
 _SHOWN = ("train_loss", "val_loss", "val_accuracy")
 _REFRESH = 20
 
@@ -125,7 +121,7 @@ def fit(
         trainer = lightning.Trainer(
             accelerator="gpu" if device.type == "cuda" else "cpu",
             devices=1,
-            plugins=[LightningEnvironment()],
+            plugins=[LightningEnvironment(), checkpoints.Whole(name)],
             max_epochs=settings.epochs,
             precision={"float32": "32-true", "bf16": "bf16-mixed"}[settings.precision],
             num_sanity_val_steps=0,
@@ -135,22 +131,20 @@ def fit(
             logger=False,
             enable_model_summary=False,
             enable_progress_bar=bar,
-            callbacks=[*_checkpoints(folder, monitored), ProgressBar(_REFRESH, leave=True) if bar else ProgressLines()],
+            callbacks=[
+                *checkpoints.savers(folder, monitored),
+                ProgressBar(_REFRESH, leave=True) if bar else ProgressLines(),
+            ],
         )
         in_order = torch.arange(len(val.labels)).split(settings.batch_in_order)
-        with _room(name):
-            trainer.fit(
-                loop,
-                _loader(train, batches),
-                _loader(val, in_order),
-                ckpt_path=_resumable(folder, identity, [_BEST, _LAST] if monitored else [_LAST]),
-                weights_only=True,
-            )
-    path = folder / (_BEST if monitored else _LAST)
-    kept = _checkpoint(path, identity)
-    if kept is None:
-        raise BenchError(f"{name}: {path} is damaged or of another training; delete {folder}, and train again")
-    loop.load_state_dict(kept["state_dict"])
+        trainer.fit(
+            loop,
+            _loader(train, batches),
+            _loader(val, in_order),
+            ckpt_path=checkpoints.resumable(folder, identity, monitored),
+            weights_only=True,
+        )
+    loop.load_state_dict(checkpoints.kept(folder, identity, monitored, name)["state_dict"])
     return loop.progress
 
 
@@ -332,51 +326,6 @@ def _epoch_seed(seed: int, epoch: int) -> int:
 def _loader(split: Split, batches: Any) -> DataLoader:
     # A generator of its own: the loader draws a number that must not come from the method's stream.
     return DataLoader(TensorDataset(*split), batch_size=None, sampler=batches, generator=torch.Generator())
-
-
-def _checkpoints(folder: Path, monitored: str | None) -> list[ModelCheckpoint]:
-    """The best epoch's weights, if it may be another, then the last epoch whole; that also knows which is the best."""
-    common = {"dirpath": folder, "save_on_train_epoch_end": True, "enable_version_counter": False}
-    last = ModelCheckpoint(filename="last", **common)
-    if monitored is None:
-        return [last]
-    return [ModelCheckpoint(filename="best", monitor=monitored, save_weights_only=True, **common), last]
-
-
-def _resumable(folder: Path, identity: str, needed: Sequence[str]) -> Path | None:
-    """Return the checkpoint to resume from, where all that are needed are of use; else they are deleted."""
-    path = folder / _LAST
-    if not path.is_file():
-        return None
-    useless = [name for name in needed if _checkpoint(folder / name, identity) is None]
-    if not useless:
-        log.info("training resumes from %s", path)
-        return path
-    log.warning("%s is damaged or belongs to another configuration; training starts anew", folder / useless[0])
-    shutil.rmtree(folder)
-    return None
-
-
-def _checkpoint(path: Path, identity: str) -> dict[str, Any] | None:
-    """Read a checkpoint of this training; None where there is no whole one."""
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-        return found if found["identity"] == identity else None
-    except (OSError, RuntimeError, LookupError, EOFError, ValueError, pickle.UnpicklingError):
-        return None
-
-
-@contextmanager
-def _room(name: str) -> Iterator[None]:
-    """Tell of a disk that takes no checkpoint in one sentence."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
-            raise
-        raise BenchError(
-            f"{name}: no checkpoint can be written ({error}): free the space, and run it again; it then resumes"
-        ) from error
 
 
 @contextmanager

@@ -20,8 +20,9 @@ from isnet_bench.config import Training
 from isnet_bench.data import Split
 from isnet_bench.io import provenance, torchvision_shim
 from isnet_bench.io.errors import BenchError
-from isnet_bench.io.files import digests, locked, read_json, replacing, write_json
+from isnet_bench.io.files import digests, locked, replacing, write_json
 from isnet_bench.layout import HISTORY, RECORD, WEIGHTS
+from isnet_bench.training import ranges
 from isnet_bench.training.fit import State, fit
 from isnet_bench.training.runs import Job, device_of, training_splits
 
@@ -30,12 +31,12 @@ torchvision_shim.ensure()
 import lightning  # noqa: E402
 
 
-def train(job: Job, out: Path, ranges: Path | None) -> None:
+def train(job: Job, out: Path, measured_range: Path | None) -> None:
     """Train; write ``weights.safetensors``, ``history.csv`` and ``run.json`` into the folder `out`.
 
     The weights are those of the epoch that the setting ``training.epoch`` chooses by validation images, and of
     what is left of the method alone (`Method.kept`). An interrupted run resumes from ``out/checkpoints``.
-    `ranges` is what the verb `range` wrote, for methods that need it.
+    `measured_range` is what the verb `range` wrote, for methods that need it.
 
     Raises
     ------
@@ -44,7 +45,7 @@ def train(job: Job, out: Path, ranges: Path | None) -> None:
         in this folder.
     """
     method, settings = job.method, job.entry.training
-    measured = None if ranges is None else read_json(ranges, "make it with the verb range")
+    measured = None if measured_range is None else ranges.read(job, measured_range)
     device = device_of(job.config)
     record = {
         **job.identity,
