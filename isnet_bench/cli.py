@@ -110,7 +110,10 @@ def _measure(job: Job, layout: Layout, out: Path, classifier: Path | None = None
         classifier = layout.range_classifier(job.experiment, job.seed)
         if not (classifier / RECORD).is_file():
             log.info("%s is not there yet, so this classifier is trained first", classifier)
-            ranges.train_classifier(job, classifier)
+            # Imported here, because measuring a range needs no trainer.
+            from isnet_bench.training import train as training
+
+            training.train_classifier(job, classifier)
     ranges.measure(job, classifier, out)
 
 

@@ -33,7 +33,7 @@ def changed(path, old="", new="", more="\nCHANGED = 1\n"):
 
 
 ISNETS = {"original_isnet", "dual_isnet", "selective_isnet", "stochastic_isnet"}
-DATA = {"mnist", "phantom", "xray"}
+DATA = {"images", "mnist", "phantom", "xray"}
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,7 @@ def save(name, array):
             r"mask3\.png has 7 x 5 pixels, and its image .*lungs/3\.png 88 x 72; resize",
         ),
         (save("lungs/mask9.png", np.zeros((72, 88))), r"mask9\.png is all black"),
-        (lambda f: (f / "lungs/5.png").write_text("no image"), r"lungs/5\.png cannot be read as a PNG"),
+        (lambda f: (f / "lungs/5.png").write_text("no image"), r"lungs/5\.png cannot be read as PNG"),
         (lambda f: (f / "lungs/5.png").write_bytes((f / "lungs/5.png").read_bytes()[:300]), r"5\.png cannot be read"),
     ],
 )

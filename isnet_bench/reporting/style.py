@@ -73,6 +73,8 @@ _LOOKS = {
     "lrp_distillation": ("#7570B3", "*"),
     "unet_classifier": ("#7F7F7F", "*"),
     "vit": ("#8C6BB1", "H"),
+    "group_dro": ("#A6761D", "X"),
+    "jtt": ("#A6761D", "d"),
 }
 _SPARE_COLORS = ("#E69F00", "#56B4E9", "#7F7F7F", "#8C6BB1", "#A6761D", "#66A61E")
 _SPARE_MARKERS = ("P", "X", "<", ">", "p", "h", "d", "8", "*", "H")

@@ -32,17 +32,6 @@ _BATCH = 100
 _REMEDY = "make it with the verb range"
 
 
-def train_classifier(job: Job, out: Path) -> None:
-    """Train the ordinary classifier whose heatmaps have the natural range, with the backbone of the experiment.
-
-    Any row of the experiment gives the same one. Raises what `isnet_bench.training.train.train` raises.
-    """
-    # Imported here, because measuring a range needs no trainer.
-    from isnet_bench.training import train as training
-
-    training.train(_plain(job), out, None)
-
-
 def measure(job: Job, classifier: Path, out: Path) -> None:
     """Measure the natural ranges of an ordinary classifier's heatmaps, and write them to the JSON file `out`.
 
@@ -55,7 +44,7 @@ def measure(job: Job, classifier: Path, out: Path) -> None:
         If inputs are missing or a range cannot be measured.
     """
     train = datasets.load(job.data, "train")
-    network, run = runs.trained(_plain(job), classifier)
+    network, run = runs.trained(plain(job), classifier)
     torch.manual_seed(job.seed)
     chosen = torch.randperm(len(train.images), generator=torch.Generator().manual_seed(job.seed))[:IMAGES]
     images = train.images[chosen].to(runs.device_of(job.config))
@@ -86,7 +75,7 @@ def read(job: Job, path: Path) -> dict[str, Any]:
 def _about(job: Job) -> dict[str, Any]:
     """Return what a range is measured for: all that it depends on."""
     hyperparameters = job.hyperparameters
-    classifier = json.dumps(_plain(job).identity, sort_keys=True)
+    classifier = json.dumps(plain(job).identity, sort_keys=True)
     told = {
         "experiment": job.experiment,
         "method": job.method.name,
@@ -97,7 +86,7 @@ def _about(job: Job) -> dict[str, Any]:
     return json.loads(json.dumps(told))
 
 
-def _plain(job: Job) -> Job:
+def plain(job: Job) -> Job:
     """Return the run of the ordinary classifier."""
     part = configuration.load(job.config.part("range_classifier", job.experiment))
     return replace(job, config=part, row=CLASSIFIER)

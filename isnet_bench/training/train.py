@@ -63,6 +63,14 @@ def train(job: Job, out: Path, measured_range: Path | None) -> None:
         shutil.rmtree(out / "checkpoints")
 
 
+def train_classifier(job: Job, out: Path) -> None:
+    """Train the ordinary classifier whose heatmaps have the natural range, with the backbone of the experiment.
+
+    Any row of the experiment gives the same one. Raises what `train` raises.
+    """
+    train(ranges.plain(job), out, None)
+
+
 def _class_weights(settings: Training, labels: Tensor, classes: int) -> Tensor | None:
     if settings.class_weights == "none":
         return None
