@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 RUN := PATH="$(abspath $(VENV))/bin:$$PATH"
 SNAKEMAKE := $(RUN) snakemake --cores $(CORES)
 
-.PHONY: reproduce smoke paper-check test test-fast test-cluster bench tune figures report publish lint docs numbers schema environment clean distclean help
+.PHONY: reproduce smoke paper-check test test-fast test-cluster bench tune figures report publish archive lint docs numbers schema environment clean distclean help
 .DELETE_ON_ERROR:
 
 reproduce: $(READY)  ## everything of CONFIG (default: config/config.yaml)
@@ -47,6 +47,9 @@ report: $(READY)  ## one page with every table and figure of CONFIG's finished r
 
 publish: $(READY)  ## put the finished runs of CONFIG, in short, into results/published
 	$(RUN) OMP_NUM_THREADS=1 python -m isnet_bench publish --config $(CONFIG) --results $(RESULTS) --out $(PUBLISHED)
+
+archive: $(READY)  ## weights, predictions and figures of the finished runs in build/isnet-bench.tar, with checksums
+	$(RUN) python -m isnet_bench archive --config $(CONFIG) --results $(RESULTS) --published $(PUBLISHED)
 
 lint: $(READY)  ## ruff, mypy (the library) and snakemake --lint
 	$(RUN) ruff check .

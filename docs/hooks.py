@@ -17,7 +17,12 @@ import generated
 
 ROOT = Path(__file__).resolve().parents[1]
 # Files outside of docs/ that pages link to -> their place in the site.
-_OUTSIDE = {"README.md": "index.md", "CHANGELOG.md": "changelog.md", "config/README.md": "config.md"}
+_OUTSIDE = {
+    "README.md": "index.md",
+    "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "config/README.md": "config.md",
+}
 _FIGURES = ROOT / "results" / "published" / "figures"
 
 
@@ -36,7 +41,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     for path in ("../results/published/figures/", "results/published/figures/"):
         markdown = markdown.replace(f"]({path}", "](figures/")
     source = page.file.src_uri
-    if source in ("index.md", "changelog.md"):
+    if source in ("index.md", "changelog.md", "contributing.md"):
         markdown = markdown.replace("](docs/", "](")
     if source == "config.md":
         markdown = markdown.replace("](../docs/", "](")

@@ -228,6 +228,12 @@ def _publish(args: argparse.Namespace, config: Config, layout: Layout) -> None:
     publishing.publish(config, text, layout.root, args.out or layout.published())
 
 
+def _archive(args: argparse.Namespace, config: Config, layout: Layout) -> None:
+    from isnet_bench.reporting import archive
+
+    archive.archive(Path(layout.root), args.published or layout.published(), args.out)
+
+
 def _cases(args: argparse.Namespace, config: Config) -> list[str]:
     """Return the timing cases that are meant: all of them, where none is named."""
     if not config.cases:
@@ -320,6 +326,11 @@ def _add_reports(verbs: Any) -> None:
     text = "write what the tables and figures of collected runs are made of, in short"
     verb = _verb(verbs, "publish", _publish, text)
     verb.add_argument("--out", type=Path, help="folder of the snapshot (default: RESULTS/published)")
+
+    text = "pack weights, predictions and scores of all finished runs, and what was published, with checksums"
+    verb = _verb(verbs, "archive", _archive, text)
+    verb.add_argument("--published", type=Path, help="folder of the snapshots (default: RESULTS/published)")
+    verb.add_argument("--out", type=Path, default=Path("build/isnet-bench.tar"), help="file (default: %(default)s)")
 
 
 def _add_extending(verbs: Any) -> None:

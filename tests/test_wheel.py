@@ -1,4 +1,4 @@
-"""The wheel, unpacked into an empty place: what a user has who has no clone."""
+"""The wheel, made of the sdist and unpacked into an empty place: what a user has who has no clone."""
 
 import os
 import shutil
@@ -32,13 +32,16 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """Folder of the unpacked wheel."""
+    """Folder of the unpacked wheel, which is made of the sdist, as `python -m build` makes it."""
     source, built = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("built")
     for name in ("isnet", "isnet_bench", "baselines"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
-    wheel = ["wheel", "--quiet", "--no-build-isolation", "--no-deps", "--wheel-dir", built, source]
+    pack = f"from setuptools import build_meta; print(build_meta.build_sdist({str(built)!r}))"
+    subprocess.run([sys.executable, "-c", pack], cwd=source, capture_output=True, check=True, timeout=300)
+    (sdist,) = built.glob("*.tar.gz")
+    wheel = ["wheel", "--quiet", "--no-build-isolation", "--no-deps", "--wheel-dir", built, sdist]
     subprocess.run([sys.executable, "-m", "pip", *map(str, wheel)], check=True, timeout=300)
     (packed,) = built.glob("*.whl")
     with zipfile.ZipFile(packed) as files:
@@ -80,3 +83,12 @@ def test_the_benchmark_runs_from_any_folder(run, site, tmp_path):
     run("-m", "isnet_bench", "train", *row)
     run("-m", "isnet_bench", "evaluate", *row)
     assert (tmp_path / "results" / "own" / "own_bars" / "partial_swap" / "seed0" / "metrics.json").is_file()
+
+
+def test_the_release_has_one_version(site):
+    (metadata,) = site.glob("*.dist-info/METADATA")
+    version = next(
+        line.split()[1] for line in metadata.read_text(encoding="utf-8").splitlines() if line[:8] == "Version:"
+    )
+    assert f"## {version}\n" in pages.text("CHANGELOG.md")
+    assert f"\nversion: {version}\n" in pages.text("CITATION.cff")
