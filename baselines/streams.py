@@ -77,6 +77,14 @@ class Streams(ABC):
         """Return the sum with another branch of the network."""
         return type(self)(self.first + other.first, self.second + other.second)
 
+    def __sub__(self, constant: Tensor) -> Self:
+        """Return the pair less a constant, as where pixels are normalised."""
+        return self.affine(torch.mul, torch.ones_like(constant), -constant)
+
+    def __truediv__(self, constant: Tensor) -> Self:
+        """Return the pair in another unit, as where pixels are normalised."""
+        return self.affine(torch.mul, 1 / constant, torch.zeros_like(constant))
+
     @classmethod
     def __torch_function__(
         cls, function: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None

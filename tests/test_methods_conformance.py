@@ -14,6 +14,7 @@ from baselines.classifier import BackboneClassifier
 from isnet.map_groups import loss_by_groups
 from isnet_bench import config as configuration
 from isnet_bench import methods
+from isnet_bench.evaluation import relevance as relevances
 from isnet_bench.io.checks import Failure, problem_of
 from isnet_bench.io.errors import BenchError
 from isnet_bench.methods import conformance, isnets
@@ -31,6 +32,23 @@ def subjects():
 @pytest.mark.parametrize("check", CHECKS)
 def test_a_method_is_as_the_benchmark_needs_it(name, check, subjects):
     assert problem_of(CHECKS[check], subjects[name]) == ""
+
+
+@every_method
+@pytest.mark.parametrize("check", ["shapes, and finite losses", "a gradient reaches every trainable parameter"])
+def test_a_method_takes_photographs_in_colours(name, check):
+    assert problem_of(CHECKS[check], Subject(methods.get(name), channels=3)) == ""
+
+
+@every_method
+def test_a_map_of_a_photograph_has_its_channels(name):
+    subject = Subject(methods.get(name), channels=3)
+    images, masks, labels = conformance.batch(3)
+    network = subject.method.trained(subject.build()).eval()
+    relevance = relevances.explainer(subject.method, network, images[:2]).explain(images, masks, labels)
+    assert relevance.shape == images.shape
+    shares = relevances.background_relevance(relevance, masks)
+    assert ((shares >= 0) & (shares <= 1)).all()
 
 
 @every_method
@@ -147,7 +165,7 @@ def test_images_without_a_mask_add_nothing_to_what_needs_one(name):
     # Otherwise it draws classes, and others for another number of images.
     hyperparameters = method.hyperparameters(**({"p_label": 1.0} if name == "lrp_distillation" else {}))
     torch.manual_seed(0)
-    module = method.build(conformance._task(), hyperparameters, subject.ranges).eval()
+    module = method.build(subject.task(), hyperparameters, subject.ranges).eval()
     images, masks, labels = conformance.batch()
     masks[4:] = torch.nan
     given = [images, masks, labels, *([conformance.GROUPS] if method.groups else [])]
@@ -194,7 +212,7 @@ def test_an_isnet_is_described_by_its_class():
 @pytest.mark.parametrize("name", ["original_isnet", "dual_isnet"])
 def test_a_row_of_several_heatmaps_holds_the_graph_of_one_at_a_time(name, monkeypatch):
     method, made = methods.get(name), []
-    module = method.build(conformance._task(), method.hyperparameters(), Subject(method).ranges)
+    module = method.build(Subject(method).task(), method.hyperparameters(), Subject(method).ranges)
     monkeypatch.setattr("isnet.flex.loss_by_groups", lambda *given: made.append(loss_by_groups(*given)) or made[-1])
     module.training_loss(*conformance.batch())
     assert [value is not None for value in made] == [True]

@@ -120,7 +120,7 @@ def test_dropout_before_the_head_is_drawn_in_training_only(name):
 @pytest.mark.parametrize("name", ["resnet_small", "densenet121"])
 def test_a_grey_images_relevance_is_that_of_its_equal_channels_together(engine, rule, name):
     torch.manual_seed(0)
-    shown = backbones.create_repeating(name, 4, 1, 32, shown=3).double().eval()
+    shown = backbones.create_seeing(name, 4, 1, 32, shown=3).double().eval()
     plain = backbones.create(name, 4, 3, 32).double().eval()
     plain.load_state_dict(shown.state_dict())
     grey = torch.rand(2, 1, 32, 32, dtype=torch.double)
@@ -142,6 +142,43 @@ def test_the_channels_of_a_configured_backbone():
     IBP_EX.build(given, IBP_EX.hyperparameters(), None).training_loss(*some(4)).total.backward()
     with pytest.raises(BenchError, match=r"backbone\.channels is 3, but images have 2 channels"):
         task(backbone, {**info, "channels": 2}).make_backbone()
+
+
+@pytest.mark.parametrize("name", ["resnet_small", "resnet18"])
+def test_normalised_channels_are_explained_with_bounds_that_follow(name):
+    torch.manual_seed(0)
+    mean, std = (0.5, 0.4, 0.3), (0.2, 0.25, 0.4)
+    normalization = configuration.Normalization(mean=mean, std=std)
+    inside = backbones.create_seeing(name, 4, 3, 32, normalization=normalization).double().eval()
+    plain = backbones.create(name, 4, 3, 32).double().eval()
+    assert list(inside.state_dict()) == list(plain.state_dict())
+    plain.load_state_dict(inside.state_dict())
+    images = torch.rand(2, 3, 32, 32, dtype=torch.double)
+    low, high = isnet.pixel_bounds(mean, std)
+    seen = (images - torch.tensor(mean)[:, None, None].double()) / torch.tensor(std)[:, None, None].double()
+    logits, relevance, _ = isnet.LRPFlex(inside, low=0.0, high=1.0)(images, isnet.EveryLogit())
+    expected = isnet.LRPFlex(plain, low=low, high=high)(seen, isnet.EveryLogit())
+    assert difference(logits, expected[0]) < 1e-6
+    assert difference(relevance, expected[1]) < 1e-6
+    with pytest.raises(isnet.UnsupportedNetworkError, match="LRP-Block has no rule for scaling activations by"):
+        isnet.LRPBlock(inside)(images, isnet.EveryLogit())
+
+
+def test_normalisation_is_for_the_channels_that_the_network_sees():
+    info = {"classes": list("abcd"), "channels": 1, "image_size": 28}
+    given = {"mean": (0.1, 0.2, 0.3), "std": (1.0, 1.0, 1.0)}
+    grey = configuration.Backbone(name="resnet_small", channels=3, normalization=given)
+    network = copy.deepcopy(task(grey, info).make_backbone()).eval()
+    # One equal channel more or less than the mean: shifts of what the network sees are shifts of the mean.
+    moved = configuration.Backbone(name="resnet_small", channels=3, normalization={**given, "mean": (0.3, 0.4, 0.5)})
+    other = task(moved, info).make_backbone().eval()
+    other.load_state_dict(network.state_dict())
+    images = torch.rand(2, 1, 28, 28)
+    torch.testing.assert_close(other(images + 0.2), network(images), rtol=1e-4, atol=1e-5)
+    with pytest.raises(BenchError, match=r"backbone\.normalization is for 3 channels, and the network sees 1"):
+        task(configuration.Backbone(name="resnet_small", normalization=given), info).make_backbone()
+    with pytest.raises(ValueError, match="mean has 3 numbers and std 2"):
+        configuration.Normalization(mean=(0.1, 0.2, 0.3), std=(1.0, 1.0))
 
 
 def test_a_record_that_is_older_than_a_key_was_made_as_the_keys_default_says(tiny_given, tiny_data, tmp_path):

@@ -109,6 +109,27 @@ def test_heatmaps_show_images_of_different_classes(bench, drawn):
         np.testing.assert_allclose(image, stored[index, 0], atol=0.002)
 
 
+def test_relevance_of_photographs_lies_over_them_in_pale_grey(bench, drawn):
+    for row in LABELS:
+        stored = stored_heatmaps(biased=row == "resnet")
+        colours = np.concatenate([stored["iid_images"] * share for share in (1, 0.5, 0)], axis=1)
+        channels = {"iid_images": colours, "iid_relevance": np.repeat(stored["iid_relevance"] / 3, 3, axis=1)}
+        np.savez(bench.run(row, 0) / "heatmaps.npz", **{**stored, **channels})
+    figures.heatmaps(bench.read(), bench.root / "h")
+    panels = np.array(drawn[0].axes[:-1]).reshape(-1, 2 + len(LABELS))
+    for example, row in zip((0, 2, 3, 4), panels, strict=True):
+        image, grey = stored_heatmaps(biased=True)["iid_images"][example, 0], row[2].images[0].get_array()
+        np.testing.assert_allclose(row[0].images[0].get_array()[:, :, 1], image / 2, atol=0.004)
+        # By hand: half of the first channel, of which 0.6 of the contrast is left.
+        np.testing.assert_allclose(grey, 0.4 + 0.6 * image / 2, atol=0.004)
+        for panel in row[2:]:
+            relevance = panel.images[1]
+            np.testing.assert_allclose(
+                relevance.get_alpha(), np.minimum(abs(relevance.get_array()) / relevance.get_clim()[1], 1), atol=1e-6
+            )
+            assert len(panel.collections) == 1, "the outline of the mask"
+
+
 def test_figures_have_column_width_embedded_fonts_and_no_date(bench):
     prefix = bench.root / "figures" / "mnist_accuracy"
     figures.accuracy(bench.read(), prefix)

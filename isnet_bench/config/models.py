@@ -141,6 +141,19 @@ class Data(Model):
         return dict(self.model_extra or {})
 
 
+class Normalization(Model):
+    """Channels as the network sees them: ``(pixel - mean) / std``, one number for each channel, pixels in [0, 1]."""
+
+    mean: Annotated[tuple[float, ...], Field(min_length=1)]
+    std: Annotated[tuple[Positive, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _one_channel_each(self) -> Normalization:
+        if len(self.mean) != len(self.std):
+            raise ValueError(f"mean has {len(self.mean)} numbers and std {len(self.std)}; give one for each channel")
+        return self
+
+
 class Backbone(Model):
     """The classifier that methods train."""
 
@@ -148,6 +161,11 @@ class Backbone(Model):
     channels: Count | None = Field(
         None,
         description="Of the network's input; a grey image is shown as so many equal ones. null: the images' own.",
+    )
+    normalization: Normalization | None = Field(
+        None,
+        description="Inside the network, so that z^B's bounds follow it; LRP-Block refuses it. null: the "
+        "network sees pixels in [0, 1].",
     )
     options: dict[str, Any] = Field(
         {},

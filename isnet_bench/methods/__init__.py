@@ -46,7 +46,8 @@ def known(plugins: tuple[str, ...] = ()) -> sources.Registry[Method]:
 def task(backbone: Backbone, info: Mapping[str, Any], class_weights: Tensor | None = None) -> Task:
     """Return the task that a configured backbone and prepared data's ``data.json`` set."""
     form = (len(info["classes"]), info["channels"], info["image_size"])
-    make = partial(backbones.create_repeating, backbone.name, *form, shown=backbone.channels, **backbone.options)
+    seen = {"shown": backbone.channels, "normalization": backbone.normalization}
+    make = partial(backbones.create_seeing, backbone.name, *form, **seen, **backbone.options)
     images = info.get("group_images", {}).get("train", ())
     groups = map(", ".join, product(info["classes"], info.get("group_names", ())))
     return Task(make, *form, class_weights, dict(zip(groups, images, strict=True)) if images else {})

@@ -8,9 +8,11 @@ import urllib.request
 from typing import Any
 from unittest import mock
 
+import torch
 from huggingface_hub import constants
 from torch import Tensor, nn
 
+from isnet_bench.config import Normalization
 from isnet_bench.io import torchvision_shim
 from isnet_bench.io.errors import BenchError
 
@@ -54,22 +56,38 @@ def create(name: str, classes: int, channels: int, image_size: int, **options: A
     raise BenchError(f"unknown backbone {name!r}; similar or common ones: {similar}")
 
 
-def create_repeating(
-    name: str, classes: int, channels: int, image_size: int, shown: int | None = None, **options: Any
+def create_seeing(
+    name: str,
+    classes: int,
+    channels: int,
+    image_size: int,
+    shown: int | None = None,
+    normalization: Normalization | None = None,
+    **options: Any,
 ) -> nn.Module:
-    """Make a classifier that shows its network a grey image as `shown` equal channels; None: the images as they are.
+    """Make a classifier whose network sees images otherwise than it is given them, in [0, 1].
 
-    The rest is as in `create`. Raises BenchError, too, if images with several channels are to be repeated.
+    Grey images are seen as `shown` equal channels (None: as they are), and channels by `normalization`. Both happen
+    before the first convolution, so that layers keep their names, and explanations are those of the images. The rest is
+    as in `create`. Raises BenchError, too, if images with several channels are to be repeated, or `normalization` is
+    for another number of channels.
     """
-    if shown in (None, channels):
-        return create(name, classes, channels, image_size, **options)
-    if channels > 1:
+    seen = shown or channels
+    if channels not in (1, seen):
         raise BenchError(
             f"backbone.channels is {shown}, but images have {channels} channels, and only grey ones can be repeated; "
             "leave it out"
         )
-    network = create(name, classes, shown, image_size, **options)
-    _first_convolution(network)[1].register_forward_pre_hook(_repeated)
+    if normalization is not None and len(normalization.mean) != seen:
+        raise BenchError(
+            f"backbone.normalization is for {len(normalization.mean)} channels, and the network sees {seen}; give one "
+            "mean and one std for each"
+        )
+    network = create(name, classes, seen, image_size, **options)
+    if seen != channels:
+        _first_convolution(network)[1].register_forward_pre_hook(_repeated)
+    if normalization is not None:
+        _normalize(_first_convolution(network)[1], normalization)
     return network
 
 
@@ -137,5 +155,17 @@ def _first_convolution(network: nn.Module) -> tuple[str, nn.Conv2d]:
 
 
 def _repeated(convolution: nn.Conv2d, inputs: tuple[Tensor]) -> tuple[Tensor]:
-    """Show a grey image as equal channels, before the first convolution: layers keep their names, and LRP follows."""
+    """Show a grey image as equal channels."""
     return (inputs[0].expand(-1, convolution.in_channels, -1, -1),)
+
+
+def _normalize(convolution: nn.Conv2d, normalization: Normalization) -> None:
+    # Buffers, so that they go where the network goes; constants, so that they are none of its weights.
+    for key in ("mean", "std"):
+        values = torch.tensor(getattr(normalization, key)).view(1, -1, 1, 1)
+        convolution.register_buffer(f"pixel_{key}", values, persistent=False)
+    convolution.register_forward_pre_hook(_normalized)
+
+
+def _normalized(convolution: nn.Conv2d, inputs: tuple[Tensor]) -> tuple[Tensor]:
+    return ((inputs[0] - convolution.pixel_mean) / convolution.pixel_std,)

@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from functools import cached_property, partial
 from itertools import product
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,29 +15,42 @@ from torch import Tensor, nn
 import isnet
 from baselines.base import Losses, Method, Task
 from isnet_bench import methods
+from isnet_bench.config import Normalization
 from isnet_bench.io.checks import problem_of, require, require_settings
 from isnet_bench.methods import backbones
 
 CLASSES, SIZE, IMAGES = 4, 28, 8
 GROUPS = torch.tensor([0, 2, 4, 6, 1, 3, 5, 7])
 """Of each image of the batch, one of two for its class."""
+_SEEN = {1: None, 3: Normalization(mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))}
 
 
 @dataclasses.dataclass(frozen=True)
 class Subject:
-    """A method, with its default hyper-parameters, and something to learn."""
+    """A method, with its default hyper-parameters, and something to learn: images with one or three channels.
+
+    Of three channels, the network sees normalised ones.
+    """
 
     method: Method
+    channels: Literal[1, 3] = 1
 
     def build(self, seed: int = 0, class_weights: Tensor | None = None) -> nn.Module:
         """Return the method's module with random weights."""
         ranges = self.ranges
         torch.manual_seed(seed)
-        return self.method.build(_task(class_weights), self.method.hyperparameters(), ranges)
+        return self.method.build(self.task(class_weights), self.method.hyperparameters(), ranges)
+
+    def task(self, class_weights: Tensor | None = None) -> Task:
+        """Return what is to be learnt."""
+        form = CLASSES, self.channels, SIZE
+        make = partial(backbones.create_seeing, "resnet_small", *form, normalization=_SEEN[self.channels])
+        groups = {f"group {number}": 1 for number in range(len(GROUPS))}
+        return Task(make, *form, class_weights, groups)
 
     def loss(self, module: nn.Module, seed: int = 1, without_masks: int = 0) -> Losses:
         """Return the loss of the batch, of which some images may have no mask."""
-        images, masks, labels = batch()
+        images, masks, labels = batch(self.channels)
         masks[:without_masks] = torch.nan
         torch.manual_seed(seed)
         return module.training_loss(images, masks, labels, *([GROUPS] if self.method.groups else []))
@@ -49,7 +63,7 @@ class Subject:
             return {}
         torch.manual_seed(0)
         with torch.no_grad():
-            return dict(needed.totals(hyperparameters, _task().make_backbone().eval(), batch()[0]))
+            return dict(needed.totals(hyperparameters, self.task().make_backbone().eval(), batch(self.channels)[0]))
 
     @property
     def ranges(self) -> dict[str, list[dict[str, float]]] | None:
@@ -61,7 +75,7 @@ class Subject:
         return measured or None
 
 
-def batch() -> tuple[Tensor, Tensor, Tensor]:
+def batch(channels: int = 1) -> tuple[Tensor, Tensor, Tensor]:
     """Return images of bars whose place and brightness tell the class, masks that hold them, and labels."""
     generator = torch.Generator().manual_seed(0)
     images = 0.1 * torch.rand(IMAGES, 1, SIZE, SIZE, generator=generator)
@@ -69,13 +83,7 @@ def batch() -> tuple[Tensor, Tensor, Tensor]:
     masks[:, :, 4:24, 4:24] = 1
     for image, label in zip(images, labels.tolist(), strict=True):
         image[:, 4 + 5 * label : 9 + 5 * label, 4:24] = 0.4 + 0.2 * label
-    return images, masks, labels
-
-
-def _task(class_weights: Tensor | None = None) -> Task:
-    form = CLASSES, 1, SIZE
-    groups = {f"group {number}": 1 for number in range(len(GROUPS))}
-    return Task(partial(backbones.create, "resnet_small", *form), *form, class_weights, groups)
+    return images * torch.linspace(1, 0.5, channels)[:, None, None], masks, labels
 
 
 def _description(subject: Subject) -> None:
@@ -95,7 +103,7 @@ def _range(subject: Subject) -> None:
 
 
 def _shapes(subject: Subject) -> None:
-    module, (images, masks, _) = subject.build(), batch()
+    module, (images, masks, _) = subject.build(), batch(subject.channels)
     for mode in (True, False):
         module.train(mode)
         logits = subject.method.classify(module, images, masks)
@@ -154,7 +162,7 @@ def _seeds(subject: Subject) -> None:
 
 
 def _state(subject: Subject) -> None:
-    method, (images, masks, _) = subject.method, batch()
+    method, (images, masks, _) = subject.method, batch(subject.channels)
     trained, fresh = subject.build(), subject.build(1)
     subject.loss(trained.train()).total.backward()
     network, target = method.trained(trained.eval()), method.trained(fresh.eval())
@@ -167,7 +175,7 @@ def _state(subject: Subject) -> None:
 
 
 def _evaluation(subject: Subject) -> None:
-    module, (images, masks, _) = subject.build().eval(), batch()
+    module, (images, masks, _) = subject.build().eval(), batch(subject.channels)
     before = copy.deepcopy(module.state_dict())
     classify = partial(subject.method.classify, module)
     alone = torch.cat([classify(image[None], mask[None]) for image, mask in zip(images, masks, strict=True)])
@@ -197,7 +205,7 @@ def _without_masks(subject: Subject) -> None:
 
 
 def _visible(subject: Subject) -> None:
-    visible, (images, masks, _) = subject.method.visible, batch()
+    visible, (images, masks, _) = subject.method.visible, batch(subject.channels)
     if visible is None:
         return
     module = subject.method.trained(subject.build().eval())

@@ -32,6 +32,9 @@ _CROWD = 5
 # In points: where a label's lower left corner is before it moves, from its marker; half a marker.
 _START = np.array([4.0, 2.5])
 _MARKER = 2.5
+# Channels of a photograph, and the contrast that is left of it below relevance.
+_COLOURS = 3
+_PALE = 0.6
 
 
 def accuracy(runs: Runs, out: Path) -> None:
@@ -76,7 +79,7 @@ def heatmaps(runs: Runs, out: Path) -> None:
         fig.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.02, hspace=0.02)
         panels = fig.subplots(rows, columns, squeeze=False)
         _example_columns(panels[:, :2], **examples)
-        scale = _relevance_columns(panels[:, 2:], maps, examples["masks"])
+        scale = _relevance_columns(panels[:, 2:], maps, **examples)
         for panel, label in zip(
             panels[0],
             ["Image", "Mask", *(runs.labels[row] + tables.MARK * (row in runs.exceptions) for row in maps)],
@@ -157,18 +160,25 @@ def _percent(relevance: np.ndarray) -> np.ndarray:
 
 def _example_columns(panels: np.ndarray, images: np.ndarray, masks: np.ndarray) -> None:
     for (left, right), image, mask in zip(panels, images, masks, strict=True):
-        picture = image.transpose(1, 2, 0) if len(image) == 3 else image.mean(axis=0)
+        picture = image.transpose(1, 2, 0) if len(image) == _COLOURS else image.mean(axis=0)
         for panel in (left, right):
             panel.imshow(picture, cmap="gray", vmin=0, vmax=1)
             _frame(panel)
         _outline(right, mask, "#F0E442", 1.0)
 
 
-def _relevance_columns(panels: np.ndarray, maps: dict[str, np.ndarray], masks: np.ndarray) -> ScalarMappable:
+def _relevance_columns(
+    panels: np.ndarray, maps: dict[str, np.ndarray], masks: np.ndarray, images: np.ndarray | None = None
+) -> ScalarMappable:
+    """Draw maps (n, H, W); over photographs (n, 3, H, W), if these are given, in pale grey."""
+    over = images is not None and images.shape[1] == _COLOURS
     limit = np.percentile(np.abs(list(maps.values())), 99.5) or 1.0
     for column, relevance in zip(panels.T, maps.values(), strict=True):
-        for panel, values, mask in zip(column, relevance, masks, strict=True):
-            scale = panel.imshow(values, cmap=style.RELEVANCE, vmin=-limit, vmax=limit)
+        for number, (panel, values, mask) in enumerate(zip(column, relevance, masks, strict=True)):
+            if over:
+                panel.imshow(1 - _PALE * (1 - images[number].mean(0)), cmap="gray", vmin=0, vmax=1)
+            opacity = np.minimum(np.abs(values) / limit, 1) if over else None
+            scale = panel.imshow(values, cmap=style.RELEVANCE, vmin=-limit, vmax=limit, alpha=opacity)
             _outline(panel, mask, style.GREY, 0.5)
             _frame(panel)
             outside = np.abs(values)[mask[0] < 0.5].sum()
