@@ -33,7 +33,7 @@ def changed(path, old="", new="", more="\nCHANGED = 1\n"):
 
 
 ISNETS = {"original_isnet", "dual_isnet", "selective_isnet", "stochastic_isnet"}
-DATA = {"images", "mnist", "phantom", "xray"}
+DATA = set(configuration.Config().catalog.data)
 
 
 @pytest.mark.parametrize(
@@ -44,6 +44,7 @@ DATA = {"images", "mnist", "phantom", "xray"}
         ("isnet_bench/methods/isnets.py", ISNETS),
         ("isnet_bench/data/phantom/anatomy.py", {"phantom", "xray"}),
         ("isnet_bench/data/mnist/__init__.py", {"mnist"}),
+        ("isnet_bench/data/mnist/digits.py", {"mnist", "decoy_mnist", "colored_mnist"}),
         ("isnet_bench/io/errors.py", set()),
     ],
 )

@@ -22,6 +22,8 @@ SMALL = {
         {"train_images": 90, "val_images": 20, "test_images": 30, "download": False, "bias": {"strength": strength}}
         for strength in (1.0, 0.7)
     ],
+    "decoy_mnist": [{"train_images": 90, "val_images": 20, "test_images": 30, "download": False}],
+    "colored_mnist": [{"train_images": 90, "val_images": 20, "test_images": 30, "download": False}],
     "phantom": [FEW, {**FEW, "bias": "shape", "strength": 0.7, "image_size": 32}],
     "images": [
         {"image_size": 32, "marks": {"pattern": "corner_patch", "size": 4}},
@@ -53,6 +55,7 @@ REFUSED = [
     ("mnist", {"train_images": 9}), ("mnist", {"image_size": 20}), ("mnist", {"mask_dilation": -1}),
     ("mnist", {"bias": {"strength": 1.5}}), ("mnist", {"bias": {"size": 0}}), ("mnist", {"bias": {"sise": 1}}),
     ("mnist", {"bias": {"size": 5, "pattern": "corner_shape"}}), ("mnist", {"mask_quality": {"change": "blur"}}),
+    ("decoy_mnist", {"bias": {}}), ("colored_mnist", {"colour_flips": []}), ("colored_mnist", {"label_noise": 1.1}),
     ("phantom", {"test_images": 2}), ("phantom", {"image_size": 31}), ("phantom", {"variation": math.inf}),
     ("phantom", {"traits": ["crop"]}), ("phantom", {"bias": "colour"}), ("phantom", {"image_size": 32, "mark_size": 7}),
     ("xray", {"labels": ["a"]}), ("xray", {"labels": ["a", "a", "b"]}), ("xray", {"labels": ["a", ""]}),

@@ -12,6 +12,7 @@ from scipy import ndimage
 
 from isnet_bench import data as datasets
 from isnet_bench.data import bias, mnist
+from isnet_bench.data.mnist import digits
 from isnet_bench.io.errors import BenchError
 
 NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
@@ -125,7 +126,7 @@ def test_download_ends_in_the_data_root(root, monkeypatch, before):
         (root / name).parent.mkdir(parents=True)
         (root / name).write_text("")
     download = Download()
-    monkeypatch.setattr(mnist.datasets, "MNIST", download)
+    monkeypatch.setattr(digits.datasets, "MNIST", download)
     assert not mnist.make(settings(download=True)).stand_in
     found = {path.name for path in (root / "MNIST" / "raw").iterdir()}
     assert found == {*NAMES, *(Path(name).name for name in before)}
@@ -144,7 +145,7 @@ def test_download_ends_in_the_data_root(root, monkeypatch, before):
     ],
 )
 def test_failed_download_leaves_nothing_and_digits_stand_in(root, monkeypatch, caplog, failure):
-    monkeypatch.setattr(mnist.datasets, "MNIST", Download(failure))
+    monkeypatch.setattr(digits.datasets, "MNIST", Download(failure))
     assert mnist.make(settings(download=True)).stand_in
     assert "could not be downloaded" in caplog.text
     assert list(root.iterdir()) == []

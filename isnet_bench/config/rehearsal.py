@@ -10,7 +10,7 @@ from isnet_bench.config.models import Row
 
 _BATCHES = 2
 # Images of each split, about the fewest that a data set takes.
-_FEW = {"mnist": 10, "phantom": 4, "xray": 4}
+_FEW = {"mnist": 10, "decoy_mnist": 10, "colored_mnist": 10, "phantom": 4, "xray": 4}
 # Where there is none, the phantom stands in.
 _NO_MANIFEST = "rehearsal/manifest.csv"
 
