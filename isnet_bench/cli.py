@@ -110,10 +110,7 @@ def _measure(job: Job, layout: Layout, out: Path, classifier: Path | None = None
         classifier = layout.range_classifier(job.experiment, job.seed)
         if not (classifier / RECORD).is_file():
             log.info("%s is not there yet, so this classifier is trained first", classifier)
-            # Imported here, because measuring a range needs no trainer.
-            from isnet_bench.training import train as training
-
-            training.train_classifier(job, classifier)
+            ranges.train_classifier(job, classifier)
     ranges.measure(job, classifier, out)
 
 
@@ -149,6 +146,10 @@ def _check(args: argparse.Namespace, config: Config, layout: Layout) -> None:
     """Say of each check, as it is done, whether it holds."""
     if args.verb == "check-run":
         results = _rehearse(config)
+    elif args.verb == "check-config":
+        from isnet_bench.methods import settings
+
+        results = settings.check(config)
     elif args.verb == "check-method":
         from isnet_bench.methods import conformance as methods
 
@@ -341,6 +342,8 @@ def _add_extending(verbs: Any) -> None:
         verb = _bare_verb(verbs, name, _check, f"check that {what}")
         verb.add_argument("file", metavar="FILE", help="as the key plugins of a configuration names it")
     verb.add_argument("--settings", type=json.loads, default={}, help="JSON object (default: %(default)s)")
+    text = "check that data sets, methods and backbones take the settings of a configuration; takes seconds"
+    _verb(verbs, "check-config", _check, text)
     text = "check that every row of every experiment can be trained and tested at its size, on very few images"
     _verb(verbs, "check-run", _check, text)
     verb = _bare_verb(verbs, "catalog", _catalog, "tell as JSON what methods and data sets there are")

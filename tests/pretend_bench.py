@@ -72,8 +72,10 @@ def figure(place, name):
 
 
 args = cli.parser().parse_args()
-if args.verb == "catalog":
+if args.verb == "catalog" or (args.verb == os.environ.get("CHECK_REALLY") == "check-config"):
     sys.exit(cli.main())
+if args.verb == "check-config":
+    sys.exit()
 with Path("calls.txt").open("a") as calls:
     about = [getattr(args, name, None) for name in ("row", "seed")]
     calls.write(" ".join([args.verb, *(str(word) for word in about if word is not None)]) + "\n")

@@ -20,7 +20,7 @@ from isnet_bench.training.runs import Job
 ROOT = Path(__file__).resolve().parents[1]
 STAGES = [
     (data, "prepare"),
-    (training, "train_classifier"),
+    (ranges, "train_classifier"),
     (ranges, "measure"),
     (training, "train"),
     (evaluation, "evaluate"),
@@ -67,7 +67,7 @@ RUN = ["--experiment", "mnist", "--row", "stochastic_isnet", "--seed", "3"]
         (["prepare", "--experiment", "mnist"], "data.prepare", ["out/data/mnist"]),
         (
             ["range", *RUN],
-            "training.train.train_classifier",
+            "training.ranges.train_classifier",
             ["out/data/mnist", "out/mnist/range/classifier/seed3"],
         ),
         (
@@ -117,7 +117,7 @@ def test_training_prepares_and_measures_first_what_is_missing(stages, config, ca
     assert cli.main(["train", "--config", config, *RUN]) == 0
     assert list(stages) == [
         "data.prepare",
-        "training.train.train_classifier",
+        "training.ranges.train_classifier",
         "training.ranges.measure",
         "training.train.train",
     ]

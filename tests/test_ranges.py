@@ -12,7 +12,7 @@ from isnet_bench import data as datasets
 from isnet_bench.io import files
 from isnet_bench.io.errors import BenchError
 from isnet_bench.methods import backbones
-from isnet_bench.training import ranges
+from isnet_bench.training import range_file, ranges
 from isnet_bench.training.runs import Job
 
 ROWS = {
@@ -87,3 +87,34 @@ def test_a_classifier_of_other_data_is_refused(config, classifier, tiny_data, tm
     with pytest.raises(BenchError, match="was trained on other data than the prepared data are now: train"):
         ranges.measure(Job(config, "tiny", "dual_isnet", 3, tiny_data), tmp_path, tmp_path / "range.json")
     assert not (tmp_path / "range.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("row", "seed", "settings", "other"),
+    [
+        ("original_isnet", 4, {}, "seed"),
+        ("dual_isnet", 3, {}, "method"),
+        ("original_isnet", 3, {"params": {"epsilon": 0.5}}, "explained"),
+        ("original_isnet", 3, {"weight_decay": 0.5}, "network"),
+    ],
+)
+def test_a_range_of_another_run_is_refused(measured, tiny_given, tiny_data, tmp_path, row, seed, settings, other):
+    """A file of another seed, or of a classifier with another recipe, would give other C1 and C2 in silence."""
+    section = dict(tiny_given["experiments"]["tiny"])
+    section["methods"] = {**ROWS, row: {"params": {**ROWS[row].get("params", {}), **settings.get("params", {})}}}
+    section["training"] = {**section["training"], "weight_decay": settings.get("weight_decay", 1e-4)}
+    changed = configuration.check({**tiny_given, "experiments": {"tiny": section}}, "the test's configuration")
+    path = tmp_path / "range.json"
+    files.write_json(path, measured["original_isnet"])
+    with pytest.raises(BenchError, match=rf"range\.json was measured for another {other} than this run has: delete"):
+        range_file.read(Job(changed, "tiny", row, seed, tiny_data), path)
+
+
+def test_a_range_of_this_run_is_read(measured, config, tiny_data, tmp_path):
+    path = tmp_path / "range.json"
+    files.write_json(path, measured["original_isnet"])
+    found = range_file.read(Job(config, "tiny", "original_isnet", 3, tiny_data), path)
+    assert found["ranges"] == measured["original_isnet"]["ranges"]
+    path.write_text(path.read_text().replace('"c1": ', '"c1": 1', 1))
+    with pytest.raises(BenchError, match=r"range\.json cannot be read \(it is not as it was written\): make it with"):
+        range_file.read(Job(config, "tiny", "original_isnet", 3, tiny_data), path)

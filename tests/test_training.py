@@ -158,6 +158,7 @@ def test_resumed_run_ends_like_an_uninterrupted_one(
     with caplog.at_level(logging.INFO, "isnet_bench"):
         weights = run(tiny_config, tiny_data, tmp_path, method)
     assert "training resumes from" in caplog.text
+    assert [caplog.text.count(f"epoch {epoch} of 3") for epoch in (1, 2, 3)] == [1, 1, 1]
     assert done.count("resumed") == 4  # the last of three epochs
     assert same(weights, load_file(finished[method] / "weights.safetensors"))
     assert (tmp_path / "history.csv").read_text() == (finished[method] / "history.csv").read_text()
@@ -367,8 +368,9 @@ def test_batches_are_whole_and_differ_from_epoch_to_epoch():
     assert not torch.equal(epochs[0], torch.stack(list(fitting.SeededBatches(90, 20, seed=4))))
 
 
-def test_batch_larger_than_the_data_is_all_of_them(few, tmp_path):
+def test_batch_larger_than_the_data_is_all_of_them(few, tmp_path, caplog):
     assert len(fit(Slope(), few, tmp_path, batch_size=1000, epochs=1).history) == 1
+    assert "it: training.batch_size is 1000, and a batch has all of the 90 training images" in caplog.text
 
 
 def test_losses_are_means_over_images(few, tmp_path):

@@ -336,6 +336,40 @@ def test_unknown_key_is_one_sentence_that_lists_the_known_ones(workplace):
     assert not calls(workplace)
 
 
+def test_what_snakemake_itself_lets_pass_is_refused(workplace):
+    smoke = workplace / "config" / "smoke.yaml"
+    text = smoke.read_text()
+    smoke.write_text(text.replace("device: cpu", "device: cpu\nseeds: [1]"))
+    run = snakemake(workplace, "--dry-run", "--configfile", smoke)
+    assert run.returncode != 0
+    assert "smoke.yaml cannot be read: 'seeds' is there twice" in run.stdout
+    assert "Traceback" not in run.stdout
+    smoke.write_text(text.replace("results: results/smoke", "results: 2026-01-01").replace("2.0e-3", "2e-3"))
+    run = snakemake(workplace, "--dry-run", "--configfile", smoke)
+    assert run.returncode == 0, run.stdout
+    assert "2026-01-01/mnist/resnet/seed0/weights.safetensors" in run.stdout
+
+
+@pytest.mark.slow
+def test_settings_that_only_methods_and_backbones_can_judge_stop_before_any_job(workplace):
+    def spoil(config):
+        config["experiments"]["mnist"]["backbone"]["name"] = "resnet_smal"
+        config["experiments"]["mnist"]["data"]["bias"] = {"pattern": "corner_shape", "size": 3}
+        config["experiments"]["mnist"]["methods"]["stochastic_isnet"] = {"params": {"c1": 2.0, "c2": 1.0}}
+
+    edit(workplace, spoil)
+    run = snakemake(workplace, "--configfile", "config/smoke.yaml", CHECK_REALLY="check-config")
+    assert run.returncode != 0
+    assert not calls(workplace)
+    for sentence in (
+        "experiments.mnist.backbone: unknown backbone 'resnet_smal'; similar or common ones: resnet_small",
+        "experiments.mnist.data: bias: size must be at least 6 pixels",
+        "experiments.mnist.methods.stochastic_isnet: the foreground range needs 0 < c1 < c2, got c1=2.0",
+    ):
+        assert run.stdout.count(sentence) == 1, run.stdout
+    assert "Traceback" not in run.stdout
+
+
 def test_a_failing_job_shows_its_sentence(workplace):
     run = snakemake(workplace, "--configfile", "config/smoke.yaml", PRETEND_TO_FAIL="prepare")
     assert run.returncode != 0

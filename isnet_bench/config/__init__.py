@@ -1,11 +1,12 @@
 """The configuration: typed models, studies expanded, all errors at once. Nothing here imports torch."""
 
-from isnet_bench.config.configuration import CLASSIFIER, PLAIN, Config, check, load
+from isnet_bench.config.checking import check, load
+from isnet_bench.config.configuration import CLASSIFIER, PLAIN, Config
 from isnet_bench.config.grids import Axis, Cell
 from isnet_bench.config.models import Backbone, MaskSubset, Normalization, Row, Training
-from isnet_bench.config.reading import fill
+from isnet_bench.config.reading import fill, parse
 from isnet_bench.config.rehearsal import rehearsal
 from isnet_bench.config.segment import Segment
 
 __all__ = ["CLASSIFIER", "Axis", "Backbone", "Cell", "Config", "MaskSubset", "Row", "Segment", "Training"]
-__all__ += ["PLAIN", "Normalization", "check", "fill", "load", "rehearsal"]
+__all__ += ["PLAIN", "Normalization", "check", "fill", "load", "parse", "rehearsal"]

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import jsonschema
-import pydantic
 from pydantic import AfterValidator, Field
 
-from isnet_bench.config import catalog, grids, reading
+from isnet_bench.config import catalog, grids
 from isnet_bench.config.models import (
     Experiment,
     Model,
@@ -25,7 +23,7 @@ from isnet_bench.config.models import (
 )
 from isnet_bench.config.segment import Segment
 from isnet_bench.config.timing import MAIN, Timing, TimingCase
-from isnet_bench.io.errors import BenchError, pick, unknown
+from isnet_bench.io.errors import pick
 from isnet_bench.layout import MADE_OF
 
 CLASSIFIER = "range_classifier"
@@ -229,155 +227,3 @@ class Config(Model):
             for study, section in self.studies.items()
             for name, made in grids.expand(study, section, self.experiments).items()
         }
-
-
-def load(source: str | Path) -> Config:
-    """Read and check a configuration: a YAML file, or JSON text, a part of one as `Config.part` makes it.
-
-    Raises BenchError if it cannot be read, or for all that is wrong in it.
-    """
-    raw, origin = reading.parse(source)
-    return check(raw, origin, whole=not str(source).lstrip().startswith("{"))
-
-
-def check(raw: Mapping[str, Any], origin: str, whole: bool = True, strict: bool = True) -> Config:
-    """Check a configuration that has been read already.
-
-    Parameters
-    ----------
-    raw : mapping
-        The configuration.
-    origin : str
-        Where it comes from, for the message.
-    whole : bool
-        Whether the keys that every configuration has must be there.
-    strict : bool
-        Whether a number must not be given as text, which is what Snakemake makes of those inside a list or a mapping
-        of ``--config``.
-
-    Raises
-    ------
-    BenchError
-        For all that is wrong in it, each with its place and the nearest name that is known.
-    """
-    plugins = raw.get("plugins") or ()
-    known = catalog.read(plugins if isinstance(plugins, (list, tuple)) else ())
-    errors = [
-        f"the configuration lacks the key {key!r}" for key in ("seeds", "experiments") if whole and key not in raw
-    ]
-    labels = {card.name: card.label for card in known.methods.values()}
-    try:
-        config = Config.model_validate_json(json.dumps(raw), strict=strict, context={"labels": labels})
-    except pydantic.ValidationError as error:
-        raise reading.all_of(origin, [*errors, *reading.sentences(error, Config)]) from error
-    for name, experiment in config.experiments.items():
-        errors += [
-            *_errors_of(experiment, f"experiments.{name}", known),
-            *_same_labels(experiment.rows, f"experiments.{name}.methods"),
-        ]
-    for case, timing in config.cases.items() if not errors else ():
-        place = "timing" if case == MAIN else f"timing.cases.{case}"
-        errors += _errors_of_rows(timing.rows, f"{place}.methods", known)
-    for name, study in config.studies.items():
-        errors += _errors_of_study(name, study, config, known)
-    for name, overview in config.overviews.items():
-        errors += _errors_of_overview(name, overview, config)
-    if errors:
-        raise reading.all_of(origin, errors)
-    return config
-
-
-def _errors_of_study(name: str, study: Study, config: Config, known: catalog.Catalog) -> Iterator[str]:
-    place = f"studies.{name}"
-    for experiment in config.experiments:
-        # Tables and figures of an experiment have its id and a word: mnist.csv, mnist_comparison.csv.
-        if name == experiment or name.startswith(f"{experiment}_"):
-            yield f"{place}: files of experiment {experiment} may have that name; let it not begin with {experiment}"
-    try:
-        made = grids.expand(name, study, config.experiments)
-    except BenchError as error:
-        yield f"{place}: {error}"
-        return
-    for inner, section in made.items():
-        if inner in config.experiments:
-            yield f"{place}: its experiment {inner} would take the place of another; rename one"
-        try:
-            experiment = Experiment.model_validate_json(json.dumps(section), strict=True)
-        except pydantic.ValidationError as error:
-            yield from reading.sentences(error, Experiment, f"{place} ({inner})")
-        else:
-            yield from _errors_of(experiment, f"{place} ({inner})", known)
-
-
-def _errors_of_overview(name: str, overview: Overview, config: Config) -> Iterator[str]:
-    place = f"overviews.{name}"
-    if name in {*config.experiments, *config.studies}:
-        yield f"{place}: an experiment or a study has that name; choose another one"
-    tested = {**config.experiments, **{key: one for key, one in config.studies.items() if not one.select}}
-    for label, source in overview.of.items():
-        if source not in tested:
-            yield f"{place}.of.{label}: {unknown('experiment or study', source, tested)}"
-            return
-    known = {row for source in overview.of.values() for row in _rows_of(config, source)}
-    yield from (f"{place}.rows: {unknown('row', row, known)}" for row in overview.rows if row not in known)
-
-
-def _rows_of(config: Config, source: str) -> Mapping[str, Row]:
-    return config.study_rows(source) if source in config.studies else config.experiments[source].rows
-
-
-def _errors_of(experiment: Experiment, place: str, known: catalog.Catalog) -> Iterator[str]:
-    data = experiment.data
-    if data.name in known.data:
-        yield from _schema_errors(known.data[data.name].schema, data.settings, f"{place}.data")
-    else:
-        yield f"{place}.data.name: {unknown('data set', data.name, known.data)}{_broken(known)}"
-    yield from _errors_of_rows(experiment.rows, f"{place}.methods", known)
-    for name, row in experiment.rows.items() if data.masks is not None else ():
-        if row.method in known.methods and known.methods[row.method].oracle:
-            yield (
-                f"{place}.methods.{name}: {row.method} sees the mask of every image and is undefined where only some "
-                "have one; leave the row out, or set data.masks to null"
-            )
-
-
-def _errors_of_rows(rows: Mapping[str, Row], place: str, known: catalog.Catalog) -> Iterator[str]:
-    for name, row in rows.items():
-        if row.method in known.methods:
-            yield from _schema_errors(known.methods[row.method].schema, row.params, f"{place}.{name}.params")
-        else:
-            yield f"{place}.{name}: {unknown('method', row.method, known.methods)}{_broken(known)}"
-
-
-def _same_labels(rows: Mapping[str, Row], place: str) -> Iterator[str]:
-    """Find rows that no table could tell apart."""
-    by_label: dict[str, list[str]] = {}
-    for name, row in rows.items():
-        by_label.setdefault(row.label, []).append(name)
-    for label, names in by_label.items():
-        if len(names) > 1:
-            yield f"{place}: the rows {', '.join(names)} have one label, {label!r}; give each its own"
-
-
-def _broken(known: catalog.Catalog) -> str:
-    return "".join(f"; {file} could not be read: {why}" for file, why in known.broken.items())
-
-
-def _schema_errors(schema: Mapping[str, Any], values: Mapping[str, Any], place: str) -> Iterator[str]:
-    for whole in jsonschema.Draft202012Validator(schema).iter_errors(values):
-        for error in _meant(whole):
-            where = ".".join([place, *map(str, error.absolute_path)])
-            if error.validator == "additionalProperties":
-                keys = error.schema.get("properties", {})
-                yield from (f"{where}: {unknown('key', key, keys)}" for key in sorted(set(error.instance) - set(keys)))
-            else:
-                yield f"{where}: {error.message}"
-
-
-def _meant(error: jsonschema.ValidationError) -> Iterator[jsonschema.ValidationError]:
-    """Yield the error; of a union's members only what is wrong with the one that the value is of the type of."""
-    meant = [inner for inner in error.context or () if inner.validator not in ("type", "const")]
-    for inner in meant:
-        yield from _meant(inner)
-    if not meant:
-        yield error

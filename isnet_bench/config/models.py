@@ -39,6 +39,9 @@ _TAKEN = (
 )
 
 
+_SET_BY_DATA = frozenset({"name", "classes", "num_classes", "channels", "in_chans", "image_size", "shown"})
+
+
 class Model(BaseModel):
     """Base of all models."""
 
@@ -87,11 +90,32 @@ def _told(expected: str) -> WrapValidator:
     return WrapValidator(check)
 
 
+def _once(given: Sequence[Any]) -> Sequence[Any]:
+    """Refuse a list in which something is there twice."""
+    for one in given:
+        if given.count(one) > 1:
+            raise ValueError(f"{one!r} is there twice")
+    return given
+
+
+def _left_open(options: dict[str, Any]) -> dict[str, Any]:
+    """Refuse options of an architecture that are set already."""
+    for name in _SET_BY_DATA.intersection(options):
+        raise ValueError(f"{name!r} is set by the data; leave it out")
+    return options
+
+
+def _mapped(given: Any) -> Any:
+    """Return names as a mapping to nothing."""
+    named = isinstance(given, list) and all(isinstance(name, str) for name in given)
+    return {name: {} for name in _once(given)} if named else given
+
+
 Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
 Name = Annotated[Identifier, not_in(" ".join(_TAKEN).split(), "it names a rule or another folder of the results")]
 # Random numbers of an epoch have the seed 100,003 * seed + epoch, which must fit into 32 bits.
 Seed = Annotated[int, Field(ge=0, le=42_948)]
-Seeds = Annotated[tuple[Seed, ...], Field(min_length=1)]
+Seeds = Annotated[tuple[Seed, ...], Field(min_length=1), AfterValidator(_once)]
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -167,7 +191,7 @@ class Backbone(Model):
         description="Inside the network, so that z^B's bounds follow it; LRP-Block refuses it. null: the "
         "network sees pixels in [0, 1].",
     )
-    options: dict[str, Any] = Field(
+    options: Annotated[dict[str, Any], AfterValidator(_left_open)] = Field(
         {},
         description="Passed on to the architecture; drop_rate of timm and resnet_small: dropout before the head.",
     )
@@ -293,10 +317,7 @@ Change = Annotated[Candidate, BeforeValidator(_or_empty, json_schema_input_type=
 Entry = Annotated[RowEntry, BeforeValidator(_or_empty, json_schema_input_type=RowEntry | None)]
 Entries = Annotated[
     dict[RowId, Entry],
-    BeforeValidator(
-        lambda given: {row: {} for row in given} if isinstance(given, list) else given,
-        json_schema_input_type=dict[RowId, Entry] | list[RowId],
-    ),
+    BeforeValidator(_mapped, json_schema_input_type=dict[RowId, Entry] | list[RowId]),
     AfterValidator(_labelled),
 ]
 
@@ -351,7 +372,7 @@ class Study(Model):
         Discriminator(lambda given: "entries" if isinstance(given, Mapping) else "names"),
     ] = Field((), description="Rows of the experiment that take part, or rows of its own.")
     vary: tuple[Variation, ...] = Field((), description="Settings that take several values; all combinations are run.")
-    candidates: dict[Identifier, tuple[Change, ...]] | None = Field(
+    candidates: dict[Identifier, Annotated[tuple[Change, ...], Field(min_length=1)]] | None = Field(
         None,
         description="Instead of rows and vary. Method -> candidates, from the strongest supervision to the weakest; "
         "one is chosen by iid validation accuracy alone.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ import yaml
 from isnet_bench.io.errors import BenchError, unknown
 
 Kind = TypeVar("Kind")
+_NAME = "letters, digits and underscores, and begin with a letter"
 _EXPONENT = re.compile(r"^[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$")
 
 
@@ -48,11 +50,26 @@ def parse(source: str | Path) -> tuple[dict[str, Any], str]:
         raise BenchError(
             f"there is no configuration {source}; give the path of a YAML file, such as config/smoke.yaml"
         ) from None
+    except UnicodeError as error:
+        raise BenchError(f"{origin} is not in UTF-8 ({error}): save it so") from error
     except (OSError, yaml.YAMLError, ValueError) as error:
         raise BenchError(f"{origin} cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(config, Mapping):
         raise BenchError(f"{origin} is no configuration: it must be a mapping with the keys seeds and experiments")
     return dict(config), origin
+
+
+def plain(raw: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """Return a configuration as JSON text, dates as text, and sentences about numbers that are not finite."""
+    return json.dumps(raw, default=str), list(_endless(raw, ""))
+
+
+def _endless(value: Any, place: str) -> Iterator[str]:
+    if isinstance(value, float) and not math.isfinite(value):
+        yield f"{place}: must be a finite number, not {value}"
+    members = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in members:
+        yield from _endless(inner, f"{place}.{key}" if place else str(key))
 
 
 def all_of(origin: str, errors: Sequence[str]) -> BenchError:
@@ -78,6 +95,9 @@ def sentences(error: pydantic.ValidationError, kind: Any, place: str = "") -> It
     """Say for each error where it is, what is wrong, and what is known there."""
     schema = pydantic.TypeAdapter(kind).json_schema()
     for one in error.errors():
+        if one["type"] == "too_short" and one["input"]:
+            # What is wrong with its members was said already.
+            continue
         path, known = _located(schema, one["loc"])
         where = ".".join([*([place] if place else []), *path])
         within = where.rpartition(".")[0] or "the configuration"
@@ -85,6 +105,9 @@ def sentences(error: pydantic.ValidationError, kind: Any, place: str = "") -> It
             yield f"{within}: {unknown('key', path[-1], known)}"
         elif one["type"] == "missing":
             yield f"{within} lacks the key {path[-1]!r}"
+        elif path[-1:] == ["[key]"]:
+            said = one["ctx"]["error"] if one["type"] == "value_error" else f"{path[-2]!r} must be {_NAME}"
+            yield f"{within.rpartition('.')[0] or 'the configuration'}: the name {said}"
         elif one["type"] == "value_error":
             yield f"{where}: {one['ctx']['error']}" if where else str(one["ctx"]["error"])
         else:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from isnet_bench.config.configuration import Config, check
+from isnet_bench.config.checking import check
+from isnet_bench.config.configuration import Config
 from isnet_bench.config.models import Row
 
 _BATCHES = 2

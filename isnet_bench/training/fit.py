@@ -112,6 +112,13 @@ def fit(
     masked = with_mask(train.masks).nonzero().flatten()
     if settings.masked_images and not len(masked):
         raise BenchError(f"{name}: no training image has a mask; set training.masked_images to null")
+    if settings.batch_size > len(train.labels):
+        log.warning(
+            "%s: training.batch_size is %d, and a batch has all of the %d training images",
+            name,
+            settings.batch_size,
+            len(train.labels),
+        )
     batches = SeededBatches(len(train.labels), settings.batch_size, seed, masked, settings.masked_images or 0)
     groups = int(val.groups.max()) + 1 if isinstance(val, GroupedSplit) else 0
     loop = Loop(module, classify, settings, 4 if grouped else 3, groups, seed=seed, name=name, identity=identity)
@@ -307,10 +314,17 @@ class ProgressBar(TQDMProgressBar):
 
 
 class ProgressLines(lightning.Callback):
-    """One line in the log for each epoch, where there is no terminal for a bar."""
+    """One line in the log for each epoch, where there is no terminal for a bar; of a resumed training, too."""
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        # Snakemake removes the log of what was interrupted.
+        for row in pl_module.progress.history:
+            self._log(row, trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        row = pl_module.progress.history[-1]
+        self._log(pl_module.progress.history[-1], trainer, pl_module)
+
+    def _log(self, row: dict[str, float], trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         figures = ", ".join(f"{key} {row[key]:.4g}" for key in _SHOWN)
         log.info("%s: epoch %d of %d: %s", pl_module.name, row["epoch"], trainer.max_epochs, figures)
 

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 import isnet
-from isnet_bench import config as configuration
 from isnet_bench import data as datasets
-from isnet_bench.config import CLASSIFIER
 from isnet_bench.io import provenance
 from isnet_bench.io.errors import BenchError
-from isnet_bench.io.files import read_json, write_json
-from isnet_bench.training import runs
+from isnet_bench.io.files import write_json
+from isnet_bench.training import range_file, runs
 from isnet_bench.training.runs import Job
 
 log = logging.getLogger(__name__)
@@ -29,7 +23,17 @@ log = logging.getLogger(__name__)
 IMAGES = 2000
 """Training images over which relevance is measured, at most."""
 _BATCH = 100
-_REMEDY = "make it with the verb range"
+
+
+def train_classifier(job: Job, out: Path) -> None:
+    """Train the ordinary classifier whose heatmaps have the natural range, with the backbone of the experiment.
+
+    Any row of the experiment gives the same one. Raises what `isnet_bench.training.train.train` raises.
+    """
+    # Imported here, because measuring a range needs no trainer.
+    from isnet_bench.training import train as training
+
+    training.train(range_file.plain(job), out, None)
 
 
 def measure(job: Job, classifier: Path, out: Path) -> None:
@@ -44,7 +48,7 @@ def measure(job: Job, classifier: Path, out: Path) -> None:
         If inputs are missing or a range cannot be measured.
     """
     train = datasets.load(job.data, "train")
-    network, run = runs.trained(plain(job), classifier)
+    network, run = runs.trained(range_file.plain(job), classifier)
     torch.manual_seed(job.seed)
     chosen = torch.randperm(len(train.images), generator=torch.Generator().manual_seed(job.seed))[:IMAGES]
     images = train.images[chosen].to(runs.device_of(job.config))
@@ -52,7 +56,7 @@ def measure(job: Job, classifier: Path, out: Path) -> None:
     write_json(
         out,
         {
-            **_about(job),
+            **range_file.about(job),
             "images": len(chosen),
             "classifier": {key: run[key] for key in ("epochs", "best_epoch", "seconds", "git_commit")},
             "ranges": _ranges(partial(method.range.totals, hyperparameters, network), images, method.name),
@@ -60,36 +64,6 @@ def measure(job: Job, classifier: Path, out: Path) -> None:
             **provenance.git(),
         },
     )
-
-
-def read(job: Job, path: Path) -> dict[str, Any]:
-    """Read what `measure` wrote. Raises BenchError if it is missing or damaged, or was measured for another run."""
-    found = read_json(path, _REMEDY)
-    for key, value in _about(job).items():
-        # Files of before have no digest of the classifier.
-        if found.get(key, value) != value:
-            raise BenchError(f"{path} was measured for another {key} than this run has; delete it, then {_REMEDY}")
-    return found
-
-
-def _about(job: Job) -> dict[str, Any]:
-    """Return what a range is measured for: all that it depends on."""
-    hyperparameters = job.hyperparameters
-    classifier = json.dumps(plain(job).identity, sort_keys=True)
-    told = {
-        "experiment": job.experiment,
-        "method": job.method.name,
-        "explained": {name: getattr(hyperparameters, name) for name in job.method.range.fields},
-        "seed": job.seed,
-        "network": hashlib.sha256(classifier.encode()).hexdigest(),
-    }
-    return json.loads(json.dumps(told))
-
-
-def plain(job: Job) -> Job:
-    """Return the run of the ordinary classifier."""
-    part = configuration.load(job.config.part("range_classifier", job.experiment))
-    return replace(job, config=part, row=CLASSIFIER)
 
 
 def _ranges(

@@ -22,7 +22,7 @@ from isnet_bench.io import provenance, torchvision_shim
 from isnet_bench.io.errors import BenchError
 from isnet_bench.io.files import digests, locked, replacing, write_json
 from isnet_bench.layout import HISTORY, RECORD, WEIGHTS
-from isnet_bench.training import ranges
+from isnet_bench.training import range_file
 from isnet_bench.training.fit import State, fit
 from isnet_bench.training.runs import Job, device_of, training_splits
 
@@ -45,7 +45,7 @@ def train(job: Job, out: Path, measured_range: Path | None) -> None:
         in this folder.
     """
     method, settings = job.method, job.entry.training
-    measured = None if measured_range is None else ranges.read(job, measured_range)
+    measured = None if measured_range is None else range_file.read(job, measured_range)
     device = device_of(job.config)
     record = {
         **job.identity,
@@ -61,14 +61,6 @@ def train(job: Job, out: Path, measured_range: Path | None) -> None:
     with locked(out):
         learn(module, method.trained, splits, settings, record, name, out, device, method.classify, method.groups)
         shutil.rmtree(out / "checkpoints")
-
-
-def train_classifier(job: Job, out: Path) -> None:
-    """Train the ordinary classifier whose heatmaps have the natural range, with the backbone of the experiment.
-
-    Any row of the experiment gives the same one. Raises what `train` raises.
-    """
-    train(ranges.plain(job), out, None)
 
 
 def _class_weights(settings: Training, labels: Tensor, classes: int) -> Tensor | None:

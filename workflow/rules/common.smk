@@ -1,5 +1,8 @@
 """The checked configuration, and what the rules share."""
 
+import json
+import subprocess
+import tempfile
 from pathlib import Path
 
 from isnet_bench import config as configuration
@@ -7,6 +10,9 @@ from isnet_bench import layout
 from isnet_bench.io.errors import BenchError
 
 try:
+    # Snakemake reads these files, too, but lets a key be there twice.
+    for file in map(Path, workflow.configfiles):
+        configuration.parse(file)
     CONFIG = configuration.check(config, "the configuration", strict=False)
 except BenchError as error:
     raise WorkflowError(str(error)) from None
@@ -30,6 +36,18 @@ wildcard_constraints:
     study="|".join(CONFIG.studies) or "-",
     case="|".join(CONFIG.cases) or "-",
     overview="|".join(CONFIG.overviews) or "-",
+
+
+def refuse_settings():
+    """Stop before the first job where data sets, methods or backbones do not take what the configuration says."""
+    with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:
+        json.dump(CONFIG.given(), file)
+        file.flush()
+        command = ["python", "-m", "isnet_bench", "check-config", "--config", file.name]
+        check = subprocess.run(command, capture_output=True, text=True)
+    wrong = [line.partition(" ")[2].strip() for line in check.stdout.splitlines() if line.startswith("FAILS")]
+    if check.returncode:
+        raise WorkflowError("\n".join(wrong) or check.stderr)
 
 
 def part_of(verb, *wildcards_of):
