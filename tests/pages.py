@@ -41,7 +41,7 @@ def commands(page: str) -> Iterator[str]:
     """Each command of a page: lines of bash blocks, and what looks like one in other blocks and between backticks."""
     for block in blocks(page, "bash"):
         yield from (line.partition(" # ")[0].strip() for line in block.replace("\\\n", " ").splitlines() if line)
-    rest = _FENCE.sub(lambda found: found[3] if not found[2] else "", text(page))
+    rest = _FENCE.sub(lambda found: found[3] if not found[2] else "", text(page)).replace("\\\n", " ")
     for line in rest.splitlines():
         for quoted in (*re.findall(r"`([^`]+)`", line), line.strip().lstrip("$ ") if "`" not in line else ""):
             if _COMMAND.fullmatch(quoted.partition("  #")[0].strip()) and " " in quoted:

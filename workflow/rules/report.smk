@@ -52,8 +52,8 @@ rule tables:
         comparison=report(
             LAYOUT.table("{experiment}_comparison", "html"),
             caption="../report/comparison.rst",
-            category="Tables",
-            labels={"experiment": "{experiment}", "shows": "differences"},
+            category="Decision",
+            labels={"experiment": "{experiment}", "shows": "each method against the best ISNet"},
         ),
     log:
         LAYOUT.log("{experiment}", "tables"),
@@ -80,11 +80,25 @@ use rule tables as figures with:
     log:
         LAYOUT.log("{experiment}", "{kind}_figure"),
     wildcard_constraints:
-        kind="accuracy|heatmaps|idea|tradeoff",
+        kind="accuracy|heatmaps|tradeoff",
     params:
         config=part_of("report", "experiment"),
         what="figures --experiment {experiment} --kind {kind}",
         results=subpath(output.png, ancestor=2),
+
+
+# What two classifiers look at, and what that costs them: the first thing to see.
+use rule figures as idea with:
+    output:
+        LAYOUT.figure("{experiment}_{kind}", "pdf"),
+        png=report(
+            LAYOUT.figure("{experiment}_{kind}", "png"),
+            caption="../report/figure.rst",
+            category="Decision",
+            labels={"experiment": "{experiment}", "shows": "what two classifiers look at"},
+        ),
+    wildcard_constraints:
+        kind="idea",
 
 
 use rule tables as study with:
@@ -142,14 +156,14 @@ use rule study as overview with:
         html=report(
             LAYOUT.table("{overview}", "html"),
             caption="../report/study.rst",
-            category="Tables",
-            labels={"experiment": "{overview}", "shows": "all conditions"},
+            category="Decision",
+            labels={"experiment": "{overview}", "shows": "all conditions, table"},
         ),
         png=report(
             LAYOUT.figure("{overview}", "png"),
             caption="../report/study.rst",
-            category="Figures",
-            labels={"experiment": "{overview}", "shows": "all conditions"},
+            category="Decision",
+            labels={"experiment": "{overview}", "shows": "all conditions, figure"},
         ),
     log:
         LAYOUT.log("{overview}", "overview"),
