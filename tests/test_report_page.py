@@ -115,3 +115,10 @@ def test_a_missing_browser_is_told_and_no_failure(check, tmp_path, monkeypatch, 
     (tmp_path / "report.html").write_text("<html></html>", encoding="utf-8")
     assert check.main(tmp_path / "report.html") == 1
     assert "error: " in capsys.readouterr().err
+
+
+def test_captions_ask_for_wildcards_that_there_are():
+    known = {"experiment", "row", "seed", "study", "overview", "kind", "case", "quantity"}
+    for caption in (ROOT / "workflow" / "report").glob("*.rst"):
+        asked = set(re.findall(r"snakemake\.wildcards\.(\w+)", caption.read_text(encoding="utf-8")))
+        assert asked <= known, caption.name

@@ -23,6 +23,7 @@ RULES = {
     "collect",
     "tables",
     "figures",
+    "idea",
     "time",
     "timing",
 }
@@ -104,7 +105,8 @@ def test_dry_run_plans_every_rule(workplace, name):
     assert set(counts) - {"default", "total"} == RULES | ({"segment"} if "segment" in config else set())
     assert counts["train"] == counts["evaluate"] == trainings
     # An empty gallery has no figure.
-    assert counts["figures"] == sum(2 if e.get("gallery") == [] else 3 for e in config["experiments"].values())
+    galleries = [e.get("gallery") != [] for e in config["experiments"].values()]
+    assert (counts["figures"], counts["idea"]) == (sum(2 + shown for shown in galleries), sum(galleries))
 
 
 def test_every_job_is_a_command_that_can_be_pasted(workplace):
@@ -195,12 +197,12 @@ def test_what_is_missing_is_made_again(workplace):
 
     shutil.rmtree(workplace / "results/smoke/mnist/ham")
     assert snakemake(workplace, *smoke).returncode == 0
-    again = {"train ham 0": 1, "evaluate ham 0": 1, "collect": 1, "tables": 1, "figures": 3}
+    again = {"train ham 0": 1, "evaluate ham 0": 1, "collect": 1, "tables": 1, "figures": 4}
     assert calls(workplace) == again
 
     shutil.rmtree(workplace / "results/smoke/collected")
     assert snakemake(workplace, *smoke).returncode == 0
-    assert calls(workplace) == {"collect": 1, "tables": 1, "figures": 3}
+    assert calls(workplace) == {"collect": 1, "tables": 1, "figures": 4}
 
     # A forced run that was interrupted leaves tables of before, and no run: so does one that fails.
     forced = snakemake(workplace, *smoke, "--forcerun", "train", PRETEND_TO_FAIL="train")
@@ -236,7 +238,7 @@ def test_a_change_of_a_methods_code_trains_it_again_and_no_other(workplace):
     assert "Nothing to be done" in snakemake(workplace, *smoke, **place).stdout
     method.write_text(f"{code}\nCHANGED = True\n", encoding="utf-8")
     assert snakemake(workplace, *smoke, **place).returncode == 0
-    assert calls(workplace) == {"train ham 0": 1, "evaluate ham 0": 1, "collect": 1, "tables": 1, "figures": 3}
+    assert calls(workplace) == {"train ham 0": 1, "evaluate ham 0": 1, "collect": 1, "tables": 1, "figures": 4}
 
 
 @pytest.mark.slow

@@ -155,13 +155,13 @@ use rule study as overview with:
         LAYOUT.figure("{overview}", "pdf"),
         html=report(
             LAYOUT.table("{overview}", "html"),
-            caption="../report/study.rst",
+            caption="../report/overview.rst",
             category="Decision",
             labels={"experiment": "{overview}", "shows": "all conditions, table"},
         ),
         png=report(
             LAYOUT.figure("{overview}", "png"),
-            caption="../report/study.rst",
+            caption="../report/overview.rst",
             category="Decision",
             labels={"experiment": "{overview}", "shows": "all conditions, figure"},
         ),
