@@ -231,8 +231,18 @@ class _Ready:
     copies: int
     layers: list[str]
 
-    def maps(self, create_graph: bool = True, which: slice = slice(None)) -> Explanation:
-        """Make all heatmaps, or some."""
+    def denominators(self) -> list[Tensor]:
+        """Return what all heatmaps share: by what z^B divides, in each first layer."""
+        if self.first is None:
+            return []
+        with torch.autocast(self.images.device.type, enabled=False):
+            return [stem.denominator(self.first, self.images, self.copies) for stem, *_ in self.stems]
+
+    def maps(
+        self, create_graph: bool = True, which: slice = slice(None), denominators: Sequence[Tensor] | None = None
+    ) -> Explanation:
+        """Make all heatmaps, or some, with `denominators` that are there already."""
+        denominators = self.denominators() if denominators is None else denominators
         maps = [_heatmaps(self.targets, self.propagation, *start, create_graph) for start in self.starts[which]]
         relevance = [torch.stack(of_target) for of_target in zip(*maps, strict=True)]
         at_layers = relevance[len(relevance) - len(self.layers) :]
@@ -240,7 +250,7 @@ class _Ready:
         at_images = relevance[0]
         if self.first is not None:
             with torch.autocast(self.images.device.type, enabled=False):
-                at_images = _through(self.first, self.stems, self.images, relevance, self.copies)
+                at_images = _through(self.first, self.stems, self.images, relevance, denominators)
         return Explanation(self.logits, at_images.transpose(0, 1), layers)
 
 
@@ -260,11 +270,14 @@ def _starts(rule: Rule, quantity: Quantity, logits: Tensor, trace: FlexTrace) ->
 
 
 def _through(
-    first: ZB, stems: list[tuple[Stem, Tensor, Tensor | None]], images: Tensor, relevance: list[Tensor], copies: int
+    first: ZB,
+    stems: list[tuple[Stem, Tensor, Tensor | None]],
+    images: Tensor,
+    relevance: list[Tensor],
+    denominators: Sequence[Tensor],
 ) -> Tensor:
-    found = [
-        stem.through(first, images, at_output, copies) for (stem, *_), at_output in zip(stems, relevance, strict=False)
-    ]
+    each = zip(stems, relevance, denominators, strict=False)
+    found = [stem.through(first, images, at_output, denominator) for (stem, *_), at_output, denominator in each]
     return sum(found[1:], found[0])
 
 

@@ -128,11 +128,11 @@ def _damping_factors(activation: Tensor, positive: Tensor | None, rule: Rule) ->
 
     Of a silent unit df/da is of no account: the ReLU's own derivative, 0, follows.
     """
-    inverse = (wide(activation if positive is None else positive) + rule.epsilon).reciprocal()
+    inverse = (wide(activation if positive is None else positive) + rule.epsilon).reciprocal_()
     factor = activation * inverse
     if rule.inactive_slope:
         factor.masked_fill_(activation == 0, rule.inactive_slope)
-    return factor, inverse if positive is not None else inverse.square() * rule.epsilon
+    return factor, inverse if positive is not None else inverse.square().mul_(rule.epsilon)
 
 
 class TrainingBatchNorm(Function):

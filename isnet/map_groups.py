@@ -1,8 +1,8 @@
 """The loss of heatmaps, some of them after the other, so that the graphs of all are never there at one time.
 
 A backward pass from a heatmap's loss first crosses that heatmap's own graph, down to the activations and weights of
-which it is made. What lies below, from activations to parameters, is linear in what arrives there: the sum over all
-maps crosses it once, together with the gradient of the classification.
+which it is made, and to what the first layer's rule divides by. What lies below, from activations to parameters, is
+linear in what arrives there: the sum over all maps crosses it once, together with the gradient of the classification.
 """
 
 from __future__ import annotations
@@ -25,20 +25,29 @@ class Maps(Protocol):
     propagation: Propagation
     activations: list[Tensor]
 
-    def maps(self, create_graph: bool = True, which: slice = slice(None)) -> Explanation:
+    def denominators(self) -> list[Tensor]:
+        """Return what all heatmaps share."""
+
+    def maps(
+        self, create_graph: bool = True, which: slice = slice(None), denominators: Sequence[Tensor] | None = None
+    ) -> Explanation:
         """Make some of the heatmaps."""
 
 
 def loss_by_groups(graph: Maps, groups: Sequence[slice], loss: Callable[[Tensor, slice], Tensor]) -> Tensor | None:
     """Return the mean loss of all maps; None if a map is not finite, or hooks of tensors must see whole gradients."""
-    ends = [*(value for value in graph.activations if value.requires_grad), *_leaves(graph.logits)]
-    if any(end._backward_hooks for end in ends):
+    shared = graph.denominators()
+    # Leaves that stand for them: gradients end there, too.
+    entrances = [value.detach().requires_grad_(value.requires_grad) for value in shared]
+    below = [*(value for value in graph.activations if value.requires_grad), *_leaves(graph.logits)]
+    if any(end._backward_hooks for end in below):
         return None
+    ends = [*(value for value in entrances if value.requires_grad), *below]
     sums: list[Tensor | None] = [None] * len(ends)
     total = torch.zeros((), device=graph.logits.device)
     number = groups[-1].stop
     for group in groups:
-        relevance = graph.maps(which=group).relevance
+        relevance = graph.maps(which=group, denominators=entrances).relevance
         if not bool(relevance.detach().sum().isfinite()):
             return None
         share = loss(relevance, group) * ((group.stop - group.start) / number)
@@ -53,6 +62,7 @@ def loss_by_groups(graph: Maps, groups: Sequence[slice], loss: Callable[[Tensor,
         total = total + share.detach()
         # Else this group's graph would outlive the making of the next one's.
         del relevance, share, found
+    ends = [*(value for value in shared if value.requires_grad), *below]
     reached = [(end, of_end) for end, of_end in zip(ends, sums, strict=True) if of_end is not None]
     return _WithGradients.apply(total, len(reached), *(end for end, _ in reached), *(of_end for _, of_end in reached))
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import Function
 
 from isnet.affine_layers import Affine, Weighted, wide
 from isnet.batch_statistics import per_channel
@@ -23,7 +25,25 @@ Bounds = tuple[Tensor | None, Tensor]
 def stabilise(z: Tensor, epsilon: float) -> Tensor:
     """Move `z` away from zero by `epsilon`, with the sign of z (0 is positive), in single precision at least."""
     z = wide(z)
-    return torch.where(z >= 0, z + epsilon, z - epsilon)
+    step = torch.full((), epsilon, dtype=z.dtype, device=z.device)
+    # Added as a constant, so that a gradient passes as it is.
+    return z + torch.where(z.detach() >= 0, step, -step)
+
+
+class _Quotient(Function):
+    """``a / b`` for ``a`` (K, N, ...) and ``b`` (N, ...), whose derivative takes fewer passes than torch's own."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
+        quotient = a / b
+        ctx.save_for_backward(b, quotient)
+        return quotient
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        b, quotient = ctx.saved_tensors
+        of_a = grad / b
+        return of_a, (of_a * quotient).neg_().sum_to_size(b.shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,15 +97,27 @@ class ZB:
             "network gets them (for normalised images low, high = isnet.pixel_bounds(mean, std))"
         )
 
-    def through(self, layer: Weighted, image: Tensor, bounds: Bounds, relevance: Tensor) -> Tensor:
-        """Send relevance to the image; `bounds` are the lowest and the highest input of the layer."""
+    def denominator(self, layer: Weighted, image: Tensor, bounds: Bounds) -> Tensor:
+        """Return what `through` divides relevance by."""
         low, high = None if bounds[0] is None else wide(bounds[0]), wide(bounds[1])
-        layer, image, relevance = layer.wide(), wide(image), wide(relevance)
-        positive, negative = layer.positive(), layer.negative()
-        z = layer(image) - negative(high)
+        layer = layer.wide()
+        z = layer(wide(image)) - layer.negative()(high)
         if low is not None:
-            z = z - positive.without_bias()(low)
-        s = relevance / stabilise(z, self.epsilon)
+            z = z - layer.positive().without_bias()(low)
+        return stabilise(z, self.epsilon)
+
+    def through(
+        self, layer: Weighted, image: Tensor, bounds: Bounds, relevance: Tensor, denominator: Tensor | None = None
+    ) -> Tensor:
+        """Send relevance to the image; `bounds` are the lowest and the highest input of the layer.
+
+        The `denominator`, if it is not given, is computed.
+        """
+        denominator = self.denominator(layer, image, bounds) if denominator is None else denominator
+        low, high = None if bounds[0] is None else wide(bounds[0]), wide(bounds[1])
+        layer, image = layer.wide(), wide(image)
+        positive, negative = layer.positive(), layer.negative()
+        s = _Quotient.apply(wide(relevance), denominator)
         maps = (layer, negative) if low is None else (layer, negative, positive)
         through = layer.transposed_each([each.weight for each in maps], s, image.shape)
         result = image * through[0] - high * through[1]
@@ -109,7 +141,7 @@ class Rule(ABC):
 
     def _quotient(self, relevance: Tensor, z: Tensor) -> Tensor:
         """Return relevance per unit of z, of z's type."""
-        return (relevance / stabilise(z, self.epsilon)).to(z.dtype)
+        return _Quotient.apply(wide(relevance), stabilise(z, self.epsilon)).to(z.dtype)
 
     def shares(self, left: Tensor, right: Tensor, relevance: Tensor) -> tuple[Tensor, Tensor]:
         """Split relevance among the two terms of a sum in proportion to their contribution."""

@@ -45,14 +45,19 @@ class Stem:
         scale, shift = statistics.unbiased().scale_and_shift(weight, None if bias is None else bias.detach())
         return replace(self, layer=self.layer.followed_by(scale, shift), normalised=True)
 
-    def through(self, first: ZB, images: Tensor, relevance: Tensor, copies: int) -> Tensor:
-        """Send relevance ``(K, N, ...)`` from the ReLU's output to the images, which hold `copies` of the same ones."""
-        for route in reversed(self.routes):
-            relevance = route(relevance)
+    def denominator(self, first: ZB, images: Tensor, copies: int) -> Tensor:
+        """Return what the rule divides relevance by; the images hold `copies` of the same ones."""
         # Maps of the same image share what the rule makes of the image alone.
         inputs = self.inputs[: len(self.inputs) // copies]
+        return first.denominator(self.layer, inputs, self._bounds(first, images))
+
+    def through(self, first: ZB, images: Tensor, relevance: Tensor, denominator: Tensor) -> Tensor:
+        """Send relevance ``(K, N, ...)`` from the ReLU's output to the images."""
+        for route in reversed(self.routes):
+            relevance = route(relevance)
+        inputs = self.inputs[: len(denominator)]
         maps = relevance.reshape(-1, len(inputs), *relevance.shape[2:])
-        found = first.through(self.layer, inputs, self._bounds(first, images), maps)
+        found = first.through(self.layer, inputs, self._bounds(first, images), maps, denominator)
         if self.pixels is identity:
             return found.view(-1, *images.shape)
         return self._back(images, found.view(-1, *self.inputs.shape))
