@@ -1,5 +1,7 @@
 """Builders of photographs on miniatures of their layouts: labels, splits, groups, masks, and what they refuse."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,9 +9,14 @@ from photograph_layouts import PHOTOGRAPHS, folders, save, spawrious
 from PIL import Image
 from published_layouts import put, table
 
+from isnet_bench import config as configuration
+from isnet_bench import data
 from isnet_bench.data import builders
 from isnet_bench.data.builders import assembly
+from isnet_bench.evaluation import evaluate as evaluation
 from isnet_bench.io.errors import BenchError
+from isnet_bench.training import runs
+from isnet_bench.training import train as training
 
 NO_SHARES = {"split": "own", "val_share": 0, "test_iid_share": 0}
 BIRDS = "001.Black_footed_Albatross"
@@ -74,7 +81,7 @@ def make(tmp_path):
     return build
 
 
-def rows(manifest, name):
+def listed(manifest, name):
     groups = manifest["group"] if "group" in manifest else [""] * len(manifest)
     images = manifest["image"].str.removeprefix(f"{name}/")
     return dict(zip(images, zip(manifest["label"], manifest["split"], groups, strict=True), strict=True))
@@ -83,7 +90,7 @@ def rows(manifest, name):
 @pytest.mark.parametrize("name", PHOTOGRAPHS)
 def test_labels_splits_and_groups(make, name):
     manifest = make(name)
-    assert rows(manifest, name) == EXPECTED[name]
+    assert listed(manifest, name) == EXPECTED[name]
     assert "patient" not in manifest
     assert ("group" in manifest) == (name in {"waterbirds", "imagenet9", "spawrious"})
     assert set(manifest["source"]) == {name}
@@ -160,7 +167,7 @@ def test_own_splits_must_be_there(make):
 
 
 def test_breeds_of_pets_can_be_labels(make):
-    found = rows(
+    found = listed(
         make("oxford_pets", labels={"dog": "", "dog/pug": "pug", "cat/abyssinian": "abyssinian"}), "oxford_pets"
     )
     assert {image: label for image, (label, *_) in found.items()} == {
@@ -173,7 +180,7 @@ def test_challenges_of_spawrious_share_images(make):
     with pytest.raises(BenchError, match="parts of Spawrious share images: choose one of them with --part: o2o_easy"):
         make("spawrious", part=None)
     # Many to many: dachshunds and bulldogs of the hard challenge are trained in dirt and jungle.
-    found = rows(make("spawrious", part="m2m_hard"), "spawrious")
+    found = listed(make("spawrious", part="m2m_hard"), "spawrious")
     assert found == {
         "spawrious224/0/dirt/bulldog/dirt_bulldog_1.png": ("bulldog", "train", "dirt"),
         "spawrious224/0/beach/corgi/beach_corgi_1.png": ("corgi", "train", "beach"),
@@ -233,3 +240,51 @@ def test_manifests_of_photographs_can_be_combined(make, tmp_path):
     both = pd.read_csv(tmp_path / "both.csv", keep_default_na=False)
     assert both["group"].tolist() == ["water", "land", "land", "water", "", "", ""]
     assert "patient" not in both
+
+
+# --- from a collection to a trained network -----------------------------------------------------------------
+
+
+def birds_on_places(folder):
+    """Waterbirds of two species in small: every bird and place in each split, a bird's place told by its colour."""
+    rng, rows = np.random.default_rng(0), []
+    kinds = [(bird, place, split) for split in range(3) for bird in range(2) for place in range(2)] * 4
+    for number, (bird, place, split) in enumerate(kinds):
+        name = f"{bird}.Species/{number:03}.png"
+        image = rng.integers(0, 60, (40, 44, 3), dtype=np.uint8)
+        image[..., 2 * place] += 100
+        image[10:30, 10:30] = rng.integers(150, 256, (20, 20, 1))
+        image[10 + 10 * bird : 20 + 10 * bird, 10:30] = 0
+        save(image, folder / name)
+        mask = np.zeros((40, 44))
+        mask[10:30, 10:30] = 204
+        save(mask, folder / "segmentations" / name)
+        rows.append(f"{number},{name},{bird},{split},{place},x")
+    table(folder / "metadata.csv", "img_id,img_filename,y,split,place,place_filename", *rows)
+
+
+def test_waterbirds_from_the_collection_to_the_worst_group(make, tmp_path, monkeypatch):
+    monkeypatch.setenv("ISNET_BENCH_DATA", str(tmp_path))
+    make("waterbirds", birds_on_places, test_iid_share=0.25)
+    experiment = {
+        "data": {"name": "images", "manifest": "manifest.csv", "image_size": 32},
+        "backbone": {"name": "resnet_small"},
+        "training": {"epochs": 1, "batch_size": 6, "learning_rate": 1e-3, "epoch": "worst_group"},
+        "methods": {"group_dro": {}},
+    }
+    given = {"seeds": [0], "device": "cpu", "experiments": {"birds": experiment}}
+    config = configuration.check(given, "test")
+    data.prepare("birds", config, tmp_path / "data")
+    told = data.info(tmp_path / "data")
+    assert told["group_names"] == ["land", "water"]
+    assert told["group_images"]["ood"] == [4, 4, 4, 4]
+    assert (data.load(tmp_path / "data", "train").masks.mean((1, 2, 3)) > 0).all()
+    job = runs.Job(config, "birds", "group_dro", 0, tmp_path / "data")
+    training.train(job, tmp_path / "run", None)
+    evaluation.evaluate(job, tmp_path / "run")
+    found = json.loads((tmp_path / "run/metrics.json").read_text())["sets"]["ood"]
+    assert [(one["class"], one["group"]) for one in found["per_group"]] == [
+        ("landbird", "land"), ("landbird", "water"), ("waterbird", "land"), ("waterbird", "water"),
+    ]  # fmt: skip
+    # All groups are equally large.
+    assert found["mean_group_accuracy"] == pytest.approx(found["accuracy"])

@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pandas as pd
+import photo_collection
 import pytest
 import reporting_runs
 import torch
@@ -225,3 +226,33 @@ def test_an_empty_group_is_named():
     task = dataclasses.replace(task_of(nn.Identity()), group_images={"cow, land": 3, "cow, water": 0})
     with pytest.raises(ValueError, match=r"undefined without .*there are none of 'cow, water'"):
         method.build(task, method.hyperparameters())
+
+
+# --- photographs --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("planted", ["marks", "places"])
+def test_groups_of_photographs_are_by_whose_mark_or_place_they_have(planted, tmp_path, monkeypatch):
+    monkeypatch.setenv("ISNET_BENCH_DATA", str(tmp_path))
+    photo_collection.Photographs(tmp_path)
+    given = {"marks": {"pattern": "corner_patch", "size": 4}, "places": {"pictures": 2}}[planted]
+    made = photo_collection.make(**{planted: {**given, "strength": 0.5}})
+    assert made.group_names == ("bias-aligned", "bias-conflicting")
+    assert set(made.groups) == {"train", "val", "iid", "deceiving"}
+    column = planted.removesuffix("s")
+    for split, groups in made.groups.items():
+        own = [made.classes[label] for label in made.splits[split].labels]
+        assert groups.tolist() == [
+            int(told != name) for told, name in zip(made.records[split][column], own, strict=True)
+        ]
+    assert photo_collection.make(**{planted: given}).groups == {}
+
+
+def test_groups_of_a_manifest_are_kept_with_marks(tmp_path, monkeypatch):
+    monkeypatch.setenv("ISNET_BENCH_DATA", str(tmp_path))
+    collection = photo_collection.Photographs(tmp_path)
+    collection.table["group"] = ["wood", "field", "wood"] * 10
+    collection.write()
+    made = photo_collection.make(marks={"pattern": "corner_patch", "size": 4, "strength": 0.5})
+    assert made.group_names == ("field", "wood")
+    assert made.groups["ood"].tolist() == [1, 0, 1] * 3

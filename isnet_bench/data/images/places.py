@@ -16,6 +16,7 @@ from scipy import ndimage
 
 from isnet_bench.data import bias
 from isnet_bench.data.base import Arrays
+from isnet_bench.data.images import planted
 from isnet_bench.data.images.collection import Part
 from isnet_bench.io.errors import BenchError
 
@@ -52,8 +53,8 @@ def with_places(parts: Mapping[str, Part], places: Places, labels: Sequence[str]
     """Return "train", "val", "iid", "ood" and "deceiving": the images of `parts` on places, "ood" as they are.
 
     `parts` are "train", "val" and "test_iid", whose images the three test sets show. Records get the columns place, the
-    label whose place it is, and place_image, the picture. Raises BenchError if there are fewer training images than
-    places.
+    label whose place it is, and place_image, the picture, and those of `planted.with_groups`. Raises BenchError if
+    there are fewer training images than places.
     """
     rng = np.random.default_rng(seed)
     arrays, records = parts["train"]
@@ -76,7 +77,7 @@ def with_places(parts: Mapping[str, Part], places: Places, labels: Sequence[str]
         scene = which * places.pictures + rng.integers(0, places.pictures, len(which))
         told = part.records.assign(place=np.array(labels)[which], place_image=names[scene])
         made[name] = Part(_on(part.arrays, scenes[scene]), told)
-    return made
+    return planted.with_groups(made, "place", labels) if places.strength < 1 else made
 
 
 def filled(image: np.ndarray, foreground: np.ndarray) -> np.ndarray:

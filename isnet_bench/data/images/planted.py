@@ -17,7 +17,7 @@ def with_marks(
     """Return "train", "val", "iid", "ood" and "deceiving", and how many masks of each split gave way to marks.
 
     `parts` are "train", "val" and "test_iid", whose images the three test sets show. Records get the column mark, the
-    label whose mark it is. Raises BenchError if marks do not fit.
+    label whose mark it is, and `with_groups` tells of. Raises BenchError if marks do not fit.
     """
     size = parts["train"].arrays.images.shape[-1]
     drawn = bias.make_marks(marks, len(labels), size)
@@ -30,7 +30,21 @@ def with_marks(
         name: _marked(ready.get(name, ready["test_iid"]), drawn, strength, labels, rng)
         for name, strength in bias.strengths(marks).items()
     }
-    return named, cut
+    return (with_groups(named, "mark", labels) if marks.strength < 1 else named), cut
+
+
+def with_groups(parts: Mapping[str, Part], column: str, labels: Sequence[str]) -> dict[str, Part]:
+    """Return parts whose records have the column group, one of `bias.GROUPS`, where they had none.
+
+    `column` names the label whose mark or place an image has; where it is empty, an image has no group.
+    """
+    made = {}
+    for name, (arrays, records) in parts.items():
+        if "group" not in records and (records[column] != "").all():
+            own = records[column].to_numpy() == np.array(labels)[arrays.labels]
+            records = records.assign(group=np.where(own, *bias.GROUPS))
+        made[name] = Part(arrays, records)
+    return made
 
 
 def _make_way(arrays: Arrays, marks: bias.Marks) -> tuple[Arrays, int]:
