@@ -8,6 +8,7 @@ import sys
 import pytest
 import timm
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from isnet_bench.io.errors import BenchError
@@ -61,6 +62,39 @@ def test_auxiliary_outputs_are_refused_before_training(name, monkeypatch):
 def test_weights_of_torchvision_are_refused_with_a_remedy(options):
     with pytest.raises(BenchError, match=r"mnasnet0_5 is torchvision's, .*model of timm, .* pretrained: true$"):
         backbones.create("mnasnet0_5", 4, 3, 64, **options)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_backbone_starts_from_the_weights_in_a_file(tmp_path, channels):
+    source = timm.create_model("test_resnet", num_classes=1000)
+    path = tmp_path / "weights.safetensors"
+    save_file(source.state_dict(), path)
+    network = backbones.create("test_resnet", 4, channels, 32, pretrained=str(path))
+    found, given = network.state_dict(), source.state_dict()
+    others = [name for name in given if found[name].shape != given[name].shape]
+    head = [name for name in given if name.startswith("fc.")]
+    assert others == (head if channels == 3 else ["conv1.0.weight", *head])
+    for name in set(given) - set(others):
+        assert torch.equal(found[name], given[name]), name
+    if channels == 1:
+        torch.testing.assert_close(found["conv1.0.weight"], given["conv1.0.weight"].sum(1, keepdim=True))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            None,
+            r"there is no file .*a\.safetensors, .*: put timm's weights of test_resnet there .*, or correct the path",
+        ),
+        (b"?", r"a\.safetensors does not hold timm's weights of test_resnet \(.+\): name another file"),
+    ],
+)
+def test_a_file_without_weights_is_refused(tmp_path, content, message):
+    if content is not None:
+        (tmp_path / "a.safetensors").write_bytes(content)
+    with pytest.raises(BenchError, match=message):
+        backbones.create("test_resnet", 4, 3, 32, pretrained=str(tmp_path / "a.safetensors"))
 
 
 def test_pretrained_weights_without_a_network_are_refused_in_one_sentence_and_at_once(tmp_path):

@@ -11,18 +11,10 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 
 from isnet_bench.config import catalog, grids
-from isnet_bench.config.models import (
-    Experiment,
-    Model,
-    Name,
-    Overview,
-    Row,
-    Seeds,
-    Study,
-    Text,
-)
+from isnet_bench.config.models import Experiment, Overview, Row, Study
 from isnet_bench.config.segment import Segment
 from isnet_bench.config.timing import MAIN, Timing, TimingCase
+from isnet_bench.config.values import Model, Name, Seeds, Text
 from isnet_bench.io.errors import pick
 from isnet_bench.layout import MADE_OF
 

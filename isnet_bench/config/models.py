@@ -6,96 +6,44 @@ The models are frozen and strict; unknown keys are errors. The JSON Schema of th
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Mapping, Sequence
-from copy import copy
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
-    StringConstraints,
     Tag,
-    ValidationError,
     ValidationInfo,
-    ValidatorFunctionWrapHandler,
-    WrapValidator,
-    create_model,
     model_validator,
 )
 
+from isnet_bench.config.values import (
+    Count,
+    Identifier,
+    Model,
+    Number,
+    Positive,
+    Score,
+    Seeds,
+    Setting,
+    Share,
+    Text,
+    changes_of,
+    not_in,
+    once,
+    or_empty,
+)
 from isnet_bench.io.errors import listed
 
 WORST_GROUP = "val_worst_group_error"
 """Column of the history: 1 minus the accuracy of the worst group of validation images, where these have groups."""
 
-# Folders below the results, and rules of the workflow.
-_TAKEN = (
-    "all bench benchmarks collect collected data evaluate figures logs mediation prepare published range_classifier",
-    "relevance_range segment studies study tables timing timing_figure timing_page train",
+_SET_BY_DATA = frozenset(
+    {"name", "classes", "num_classes", "channels", "in_chans", "image_size", "shown", "normalization"}
 )
-
-
-_SET_BY_DATA = frozenset({"name", "classes", "num_classes", "channels", "in_chans", "image_size", "shown"})
-
-
-class Model(BaseModel):
-    """Base of all models."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-    def given(self, *left_out: str) -> dict[str, Any]:
-        """Return what the user wrote, without defaults and without some keys, as JSON has it."""
-        return self.model_dump(mode="json", exclude_unset=True, exclude=set(left_out))
-
-
-def _or_empty(value: Any) -> Any:
-    return {} if value is None else value
-
-
-def changes_of(model: type[Model], name: str) -> type[Model]:
-    """Make a model with the same fields, none of which must be there; `given` has those that are."""
-    fields: dict[str, Any] = {}
-    for key, field in model.model_fields.items():
-        field = copy(field)
-        field.default, field.default_factory = None, None
-        fields[key] = (field.annotation, field)
-    doc = f"Changes of {model.__name__}."
-    return create_model(name, __base__=Model, __module__=model.__module__, __doc__=doc, **fields)
-
-
-def not_in(taken: Container[str], why: str) -> AfterValidator:
-    """Refuse names that are taken, and say why they are."""
-
-    def check(name: str) -> str:
-        if name in taken:
-            raise ValueError(f"{name!r} is taken: {why}")
-        return name
-
-    return AfterValidator(check)
-
-
-def _told(expected: str) -> WrapValidator:
-    """Say in one sentence what none of a union's members accepts."""
-
-    def check(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
-        try:
-            return handler(value)
-        except ValidationError:
-            raise ValueError(f"{expected}, not {value!r}") from None
-
-    return WrapValidator(check)
-
-
-def _once(given: Sequence[Any]) -> Sequence[Any]:
-    """Refuse a list in which something is there twice."""
-    for one in given:
-        if given.count(one) > 1:
-            raise ValueError(f"{one!r} is there twice")
-    return given
 
 
 def _left_open(options: dict[str, Any]) -> dict[str, Any]:
@@ -108,24 +56,7 @@ def _left_open(options: dict[str, Any]) -> dict[str, Any]:
 def _mapped(given: Any) -> Any:
     """Return names as a mapping to nothing."""
     named = isinstance(given, list) and all(isinstance(name, str) for name in given)
-    return {name: {} for name in _once(given)} if named else given
-
-
-Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
-Name = Annotated[Identifier, not_in(" ".join(_TAKEN).split(), "it names a rule or another folder of the results")]
-# Random numbers of an epoch have the seed 100,003 * seed + epoch, which must fit into 32 bits.
-Seed = Annotated[int, Field(ge=0, le=42_948)]
-Seeds = Annotated[tuple[Seed, ...], Field(min_length=1), AfterValidator(_once)]
-Count = Annotated[int, Field(ge=1)]
-Positive = Annotated[float, Field(gt=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Number = Annotated[
-    Count | Annotated[float, Field(gt=0, lt=1)], _told("must be a whole number from 1, or a share below 1")
-]
-Text = Annotated[str, StringConstraints(min_length=1)]
-Score = Literal["accuracy", "macro_f1", "balanced_accuracy", "auc"]
-_SETTING = r"^(data|backbone|params|training)(\.[A-Za-z_][A-Za-z0-9_]*)*$"
-Setting = Annotated[str, StringConstraints(pattern=_SETTING)]
+    return {name: {} for name in once(given)} if named else given
 
 
 class MaskSubset(Model):
@@ -197,6 +128,16 @@ class Backbone(Model):
     )
 
 
+class Augmentation(Model):
+    """How training images are changed, each anew whenever it is shown; its mask moves with it."""
+
+    flip: Share = Field(0.0, description="Probability that left and right change places.")
+    shift: int = Field(0, ge=0, description="Most pixels that it moves by in each direction; its edge is mirrored.")
+    color: Share = Field(
+        0.0, description="Largest relative change of brightness, contrast and, of photographs in colours, saturation."
+    )
+
+
 class Training(Model):
     """Trainer settings, shared by all methods of an experiment."""
 
@@ -207,6 +148,9 @@ class Training(Model):
     masked_images: Count | None = Field(
         None,
         description="Images that are added to each batch, drawn among the training images with a mask; null: none.",
+    )
+    augmentation: Augmentation | None = Field(
+        None, description="Of training images, for every method; null: none. Marks move with the images, too."
     )
     optimizer: Literal["adamw", "sgd"] = Field("adamw", description="sgd: with momentum.")
     learning_rate: Positive = Field(description="The highest of the schedule.")
@@ -313,8 +257,8 @@ def _labelled(entries: dict[str, RowEntry], info: ValidationInfo) -> dict[str, R
 
 
 RowId = Annotated[Identifier, not_in({"range"}, "it names another folder of the experiment")]
-Change = Annotated[Candidate, BeforeValidator(_or_empty, json_schema_input_type=Candidate | None)]
-Entry = Annotated[RowEntry, BeforeValidator(_or_empty, json_schema_input_type=RowEntry | None)]
+Change = Annotated[Candidate, BeforeValidator(or_empty, json_schema_input_type=Candidate | None)]
+Entry = Annotated[RowEntry, BeforeValidator(or_empty, json_schema_input_type=RowEntry | None)]
 Entries = Annotated[
     dict[RowId, Entry],
     BeforeValidator(_mapped, json_schema_input_type=dict[RowId, Entry] | list[RowId]),

@@ -6,7 +6,7 @@ import glob
 
 from pydantic import Field, model_validator
 
-from isnet_bench.config.models import Count, Model, Positive, Seed, Share, Text
+from isnet_bench.config.values import Count, Model, Positive, Seed, Share, Text
 from isnet_bench.io import inputs
 
 

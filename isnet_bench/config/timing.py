@@ -7,18 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from isnet_bench.config.models import (
-    Backbone,
-    Count,
-    Entries,
-    Identifier,
-    Model,
-    Positive,
-    Row,
-    changes_of,
-    not_in,
-    rows_of,
-)
+from isnet_bench.config.models import Backbone, Entries, Row, rows_of
+from isnet_bench.config.values import Count, Identifier, Model, Positive, changes_of, not_in
 
 MAIN = "main"
 """Name of the timing case that the section itself describes."""

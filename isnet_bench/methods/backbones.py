@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import urllib.error
 import urllib.request
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -92,8 +93,11 @@ def create_seeing(
 
 
 def _of_timm(name: str, **options: Any) -> nn.Module:
-    """Make a model of timm; pretrained weights come from the cache where their place cannot be reached."""
-    if not options.get("pretrained"):
+    """Make a model of timm; pretrained weights come from a file, or from the cache where they cannot be downloaded."""
+    weights = options.get("pretrained")
+    if isinstance(weights, str):
+        return _of_file(name, weights, **{**options, "pretrained": True})
+    if not weights:
         return timm.create_model(name, **options)
     try:
         # Asked once: the hub's own client repeats its question for most of a minute.
@@ -104,8 +108,24 @@ def _of_timm(name: str, **options: Any) -> nn.Module:
     except (OSError, RuntimeError) as error:
         raise BenchError(
             f"the pretrained weights of {name} cannot be had ({str(error).splitlines()[0]}): with network access, make "
-            f"this model once, and copy the cache to where there is none; or leave the option pretrained out"
+            f"this model once, and copy the cache to where there is none; or let the option pretrained name a file of "
+            f"them; or leave the option pretrained out"
         ) from error
+
+
+def _of_file(name: str, weights: str, **options: Any) -> nn.Module:
+    """Make a model of timm that starts from weights in a file, all but those of its head if that has other classes."""
+    if not Path(weights).is_file():
+        raise BenchError(
+            f"there is no file {weights}, which the option pretrained names: put timm's weights of {name} there "
+            "(model.safetensors of its page on the Hugging Face hub), or correct the path"
+        )
+    try:
+        return timm.create_model(name, pretrained_cfg_overlay={"file": weights}, **options)
+    # Of what is no such file, the readers raise whatever they stumble over.
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise BenchError(f"{weights} does not hold timm's weights of {name} ({reason}): name another file") from error
 
 
 def _answers(address: str) -> bool:

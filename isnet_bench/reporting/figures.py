@@ -179,7 +179,7 @@ def _relevance_columns(
                 panel.imshow(1 - _PALE * (1 - images[number].mean(0)), cmap="gray", vmin=0, vmax=1)
             opacity = np.minimum(np.abs(values) / limit, 1) if over else None
             scale = panel.imshow(values, cmap=style.RELEVANCE, vmin=-limit, vmax=limit, alpha=opacity)
-            _outline(panel, mask, style.GREY, 0.5)
+            _outline(panel, mask, "black" if over else style.GREY, 0.5)
             _frame(panel)
             outside = np.abs(values)[mask[0] < 0.5].sum()
             panel.set_xlabel(f"{outside:.0f} %" if values.any() else "no map", fontsize=5.5, labelpad=1)

@@ -25,6 +25,7 @@ from isnet_bench.data.base import GroupedSplit
 from isnet_bench.io import torchvision_shim
 from isnet_bench.io.errors import BenchError
 from isnet_bench.training import allocator, checkpoints
+from isnet_bench.training.augmentation import Augment
 from isnet_bench.training.tallies import Means, WorstGroup
 
 torchvision_shim.ensure()
@@ -217,6 +218,7 @@ class Loop(lightning.LightningModule):
         self.module, self.classify, self.settings = module, classify, settings
         self.given, self.groups = given, groups
         self.seed, self.name, self.identity = seed, name, identity
+        self.augment = None if settings.augmentation is None else Augment(settings.augmentation)
         self.progress = State([])
         self._train, self._val = Means(), Means()
         self._clock = self._epoch_start = time.perf_counter()
@@ -248,6 +250,8 @@ class Loop(lightning.LightningModule):
         self._epoch_start = self._now()
 
     def training_step(self, batch: Split, batch_idx: int) -> Tensor:
+        if self.augment is not None:
+            batch = [*self.augment(*batch[:2]), *batch[2:]]
         losses = self.module.training_loss(*batch[: self.given])
         self._check(losses.total, "loss", batch_idx)
         self._train.add(_with_parts(losses), len(batch[0]))
