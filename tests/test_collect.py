@@ -172,6 +172,11 @@ def test_what_was_not_collected_is_an_error_that_says_how_to(bench):
     with pytest.raises(BenchError, match=r"has no run of mnist, resnet with seed 5; .* --experiment mnist"):
         runs.read(bench.config, "mnist", bench.root)
     folder = Layout(bench.root).collected("mnist")
+    (folder / "gallery.npz").unlink()
+    with pytest.raises(BenchError, match=r"gallery\.npz is missing: make it with"):
+        runs.read(bench.config, "mnist", bench.root)
+    bench.raw["seeds"] = [0, 1, 2]
+    bench.collect()
     (folder / "scores.csv").write_text('"')
     with pytest.raises(BenchError, match=r"scores\.csv is damaged, or belongs to something else: make it with"):
         snapshot.read(folder)

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from wrong_configurations import WRONG, WRONG_FOR_THEM
 
 from isnet_bench import config as configuration
-from isnet_bench.config import catalog, models
+from isnet_bench import data as datasets
+from isnet_bench.config import catalog, checking, models
 from isnet_bench.io.errors import BenchError
 
 CONFIGS = sorted((Path(__file__).resolve().parents[1] / "config").glob("*.yaml"))
@@ -129,6 +131,7 @@ def test_what_may_be_left_out_is_filled_in(whole, checked):
             "size, strength",
         ),
         ("experiments.mnist.gallery", ["resnext"], "experiments.mnist: gallery: no row resnext; the rows are long, "),
+        ("plugins", ["none.py"], "plugins: there is no file none.py"),
         ("seeds", [-1], "seeds.0: Input should be greater than or equal to 0, not -1"),
         ("seeds", [50_000], "seeds.0: Input should be less than or equal to 42948, not 50000"),
         ("results", "my results", "results: 'my results' must be a path without spaces, and not begin with ~"),
@@ -150,6 +153,36 @@ def test_a_mistake_is_a_sentence(whole, path, value, sentence):
     message = str(caught.value)
     assert message.startswith("mine.yaml")
     assert sentence in message
+
+
+@pytest.mark.parametrize(("path", "value", "sentence"), WRONG)
+def test_a_wrong_configuration_is_a_sentence(whole, path, value, sentence):
+    put(whole, path, value)
+    with pytest.raises(BenchError) as caught:
+        configuration.check(whole, "mine.yaml")
+    assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize(("path", "value", "sentence"), WRONG_FOR_THEM)
+def test_what_only_methods_data_and_backbones_can_tell(whole, path, value, sentence):
+    from isnet_bench.methods import settings
+
+    assert len(list(settings.check(configuration.check(whole, "mine.yaml")))) == 5
+    put(whole, path, value)
+    problems = [problem for _, problem in settings.check(configuration.check(whole, "mine.yaml")) if problem]
+    assert len(problems) == 1
+    assert sentence in problems[0]
+
+
+def test_test_sets_of_built_in_data_are_those_that_are_told_of(tmp_path, monkeypatch):
+    monkeypatch.setenv("ISNET_BENCH_DATA", str(tmp_path))
+    known = {name: set(sets) for name, sets in checking._TEST_SETS.items()}
+    few = {"train_images": 10, "val_images": 10, "test_images": 10}
+    for name, given in (("mnist", {**few, "download": False}), ("phantom", few), ("xray", {"phantom": few})):
+        kind = datasets.known()[name]
+        made = kind.make(configuration.fill(kind.settings, given))
+        assert set(made.test_sets) <= known[name]
+        assert name == "xray" or set(made.test_sets) == known[name]
 
 
 def test_rows_of_one_method_are_told_apart_by_their_names(whole):
@@ -176,6 +209,9 @@ def test_unreadable_sources(tmp_path):
     (tmp_path / "bad.yaml").write_text("seeds: [0\nexperiments: {")
     with pytest.raises(BenchError, match=r"bad\.yaml cannot be read: .* line 2"):
         configuration.load(tmp_path / "bad.yaml")
+    (tmp_path / "wide.yaml").write_text("seeds: [0]", encoding="utf-16")
+    with pytest.raises(BenchError, match=r"wide\.yaml is not in UTF-8 \(.*\): save it so"):
+        configuration.load(tmp_path / "wide.yaml")
     (tmp_path / "empty.yaml").write_text("")
     with pytest.raises(BenchError, match="must be a mapping"):
         configuration.load(tmp_path / "empty.yaml")

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from isnet_bench.io.errors import BenchError
 from isnet_bench.io.files import digests, read_json, reading, replacing, verify, write_json
 
 TABLES = (
@@ -83,8 +84,11 @@ class Snapshot:
 def read(folder: Path, chosen: Collection[str] | None = None, tables: Iterable[str] = TABLES) -> Snapshot:
     """Read a snapshot, or the runs of the chosen experiments alone. Raises BenchError if a file is damaged."""
     data = read_json(folder / _DATA, _REMEDY)
-    # Snapshots of before have no digests.
+    # Snapshots of before have no digests. What is not among the tables may not be there, unless it was.
     known = read_json(folder / _DIGESTS, _REMEDY) if (folder / _DIGESTS).is_file() else {}
+    for name in known:
+        if not (folder / name).is_file():
+            raise BenchError(f"{folder / name} is missing: {_REMEDY}")
     verify(folder, {name: one for name, one in known.items() if name not in set(TABLES) - set(tables)}, _REMEDY)
     found = {name: _table(folder / name, chosen) for name in tables}
     gallery = {}
