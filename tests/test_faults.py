@@ -221,7 +221,10 @@ def _verdict(folder, first, sentence, named, drawn):
     if not sentence:
         try:
             return [f"other numbers: {name}" for name in different(folder, first, drawn)]
-        except (BenchError, OSError, AssertionError) as error:
+        except BenchError as error:
+            # A file that these jobs did not read, and the next one will.
+            sentence = str(error)
+        except (OSError, AssertionError) as error:
             return [f"no sentence, and yet {error}"]
     shown = [str(path.relative_to(folder)) for path in named]
     shown += [str(path.parent.relative_to(folder)) for path in named]
