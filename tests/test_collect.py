@@ -155,7 +155,7 @@ def test_runs_that_do_not_belong_together_share_no_table(bench):
 
 def test_heatmaps_of_different_images_and_unknown_sets_are_refused(bench):
     bench.experiment["gallery_set"] = "odd"
-    with pytest.raises(BenchError, match=r"experiments\.mnist\.gallery_set: no test set 'odd'; there are: iid, ood"):
+    with pytest.raises(BenchError, match=r"experiments\.mnist\.gallery_set: no test set 'odd'; the data mnist have"):
         bench.collect()
     del bench.experiment["gallery_set"]
     stored = stored_heatmaps(biased=False)

@@ -154,11 +154,29 @@ def test_a_study_that_was_not_run_again_stays_unless_its_settings_are_others(ben
 def test_runs_stay_with_the_ranges_that_they_were_trained_with_whatever_those_were_called():
     made = pd.DataFrame({"experiment": ["a", "b"], "row": "r", "seed": 0, "range": ["1", "2"]})
     ranges = pd.DataFrame({"range": ["1", "1", "2"], "experiment": "older", "part": [0, 1, 0]})
-    whole = snapshot.Snapshot({"runs.csv": made, "ranges.csv": ranges}, {}, {"a": {}, "b": {}}, {"a/images": 0})
+    gallery = {"a/images": 0, "b/images": 1}
+    whole = snapshot.Snapshot({"runs.csv": made, "ranges.csv": ranges}, {}, {"a": {}, "b": {}}, gallery)
     part = publishing._part(whole, {"a"})
     assert part.tables["ranges.csv"]["range"].tolist() == ["1", "1"]
     assert part.tables["runs.csv"]["experiment"].tolist() == ["a"]
-    assert (part.data, part.gallery) == ({"a": {}}, {})
+    assert (part.data, part.gallery) == ({"a": {}}, {"a/images": 0})
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_an_experiment_that_was_not_run_again_stays_with_its_gallery_unless_it_is_another(bench, tmp_path):
+    for path in bench.root.glob("mnist/*/seed*/run.json"):
+        record = json.loads(path.read_text())
+        record["data"]["settings"] = {}
+        path.write_text(json.dumps(record))
+    bench.collect()
+    first = _publish(bench, tmp_path / "out")
+    shutil.rmtree(Layout(bench.root).collected("mnist"))
+    again = _publish(bench, tmp_path / "out")
+    pd.testing.assert_frame_equal(first.tables["scores.csv"], again.tables["scores.csv"])
+    assert again.gallery.keys() == first.gallery.keys() != set()
+    bench.experiment["training"]["epochs"] = 77
+    with pytest.raises(BenchError, match=r"collected/mnist/data\.json is missing"):
+        _publish(bench, tmp_path / "out")
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -173,6 +191,8 @@ def test_results_are_not_published_over_themselves_nor_unless_collected(bench, t
 
 def test_every_data_set_says_whether_its_images_may_be_published():
     assert {name: datasets.publishable(name, name) for name in catalog.read().data} == {
+        "colored_mnist": True,
+        "decoy_mnist": True,
         "images": False,
         "mnist": True,
         "phantom": True,

@@ -155,6 +155,7 @@ def test_resumed_run_ends_like_an_uninterrupted_one(
         run(tiny_config, tiny_data, tmp_path, method)
     assert {path.name for path in tmp_path.iterdir()} == {"checkpoints"}
     monkeypatch.setattr(fitting.Loop, "training_step", lambda *given: done.append("resumed") or step(*given))
+    caplog.clear()
     with caplog.at_level(logging.INFO, "isnet_bench"):
         weights = run(tiny_config, tiny_data, tmp_path, method)
     assert "training resumes from" in caplog.text

@@ -332,7 +332,7 @@ def test_unknown_key_is_one_sentence_that_lists_the_known_ones(workplace):
     run = snakemake(workplace, "--configfile", "config/smoke.yaml")
     assert run.returncode != 0
     assert (
-        "the configuration: experiments.mnist.training: unknown key 'epocs'; did you mean 'epochs'? known: batch_size, "
+        "the configuration: experiments.mnist.training: unknown key 'epocs'; did you mean 'epochs'? known: "
     ) in run.stdout
     assert "Traceback" not in run.stdout
     assert not calls(workplace)

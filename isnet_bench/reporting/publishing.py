@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from isnet_bench import layout as places
-from isnet_bench.config import Config
+from isnet_bench.config import Config, Row
 from isnet_bench.io.errors import BenchError
 from isnet_bench.io.files import read_json, replacing, write_text
 from isnet_bench.layout import Layout
@@ -34,23 +34,26 @@ def publish(cfg: Config, text: str, results: Path, out: Path) -> None:
 
     It has the configuration (``config.yaml``) and, below ``timing`` and ``segment``, the measured times and the record
     of the lung segmentation. Of a gallery it has the images that are drawn, and only those that are `permitted`. A
-    snapshot that is there already is replaced, but for studies that were not run again and are still configured so.
+    snapshot that is there already is replaced, but for what was not run again and is still configured so.
 
-    `text` is the configuration as the user wrote it. Raises BenchError if an experiment was not collected, or if no
-    image of a gallery may be published. Nothing is written then.
+    `text` is the configuration as the user wrote it. Raises BenchError if an experiment was neither collected nor
+    published before, or if no image of a gallery may be published. Nothing is written then.
     """
     results, out = Path(results), Path(out)
     if results.resolve() == out.resolve():
         raise BenchError(f"{out} holds the results themselves; publish them to another folder")
     layout = Layout(results)
-    names = [*cfg.experiments, *outputs.collected_studies(cfg, results)]
-    kept = _kept(cfg, out, set(cfg.studies) - set(names))
-    whole = snapshot.concatenate([*(snapshot.read(layout.collected(name)) for name in names), *kept])
-    drawn = {key: one for name in cfg.experiments for key, one in _gallery(cfg, whole, name, layout).items()}
+    kept = _kept(cfg, out, [name for name in cfg.studies if name not in outputs.collected_studies(cfg, results)])
+    kept |= _kept(cfg, out, [name for name in cfg.experiments if not layout.collected(name).exists()])
+    names = [name for name in (*cfg.experiments, *outputs.collected_studies(cfg, results)) if name not in kept]
+    whole = snapshot.concatenate([*(snapshot.read(layout.collected(name)) for name in names), *kept.values()])
+    fresh = [name for name in cfg.experiments if name not in kept]
+    drawn = {key: one for name in fresh for key, one in _gallery(cfg, whole, name, layout).items()}
+    drawn |= {key: one for part in kept.values() for key, one in part.gallery.items()}
     files = [layout.timing(cfg.case(case).suffix) for case in outputs.measured_cases(cfg, results)]
     times = {file: _times(file) for file in files}
     write_text(out / "config.yaml", text)
-    if names:
+    if whole.data:
         snapshot.write(replace(whole, gallery=drawn), out)
     for file, measured in times.items():
         write_text(out / file.relative_to(results), measured)
@@ -86,26 +89,37 @@ def permitted(rule: bool | frozenset[str], folder: Path, test_set: str, images: 
     return np.array([rows.any() and allowed[rows].all() for rows in same], dtype=bool)
 
 
-def _kept(cfg: Config, out: Path, studies: set[str]) -> list[Snapshot]:
-    """Return the runs of some studies that an earlier snapshot has with the settings of the configuration."""
-    kept = []
-    for study in [name for name in outputs.collected_studies(cfg, out) if name in studies]:
-        found = _part(snapshot.read(out), set(cfg.study_experiments(study)))
+def _kept(cfg: Config, out: Path, names: Sequence[str]) -> dict[str, Snapshot]:
+    """Return the runs of experiments and studies that an earlier snapshot has as they are configured, by name."""
+    kept = {}
+    for name in names:
+        wanted, tested = _runs(cfg, name)
+        experiments = {experiment for experiment, _, _ in wanted}
+        if not wanted or not snapshot.experiments(out) >= experiments:
+            continue
+        found = _part(snapshot.read(out), experiments)
         runs = {key: group.iloc[0] for key, group in found.tables["runs.csv"].groupby(snapshot.KEY)}
-        wanted = {
-            (cell.experiment, cell.row, seed): cfg.row(cell.experiment, cell.row)
-            for cell in cfg.cells(study)
-            for seed in cfg.study_seeds(study)
-        }
-        tested = cfg.study(study).tested
         same = all(key in runs and not other_settings(row, _record(runs[key]), tested) for key, row in wanted.items())
-        data = all(_agree(cfg.experiment(name).data.settings, info["settings"]) for name, info in found.data.items())
+        data = all(_agree(cfg.experiment(each).data.settings, info["settings"]) for each, info in found.data.items())
         if same and data:
-            log.info("%s stays as it was published", study)
-            kept.append(found)
+            log.info("%s stays as it was published", name)
+            kept[name] = found
         else:
-            log.warning("%s is left out: it was published with other settings than are configured now", study)
+            log.warning("%s is left out: it was published with other settings than are configured now", name)
     return kept
+
+
+def _runs(cfg: Config, name: str) -> tuple[dict[tuple[str, str, int], Row], bool]:
+    """Return the row of each run of an experiment or a study, and whether the runs are tested."""
+    if name in cfg.experiments:
+        rows = cfg.experiment(name).rows.items()
+        return {(name, key, seed): row for key, row in rows for seed in cfg.seeds or ()}, True
+    runs = {
+        (cell.experiment, cell.row, seed): cfg.row(cell.experiment, cell.row)
+        for cell in cfg.cells(name)
+        for seed in cfg.study_seeds(name)
+    }
+    return runs, cfg.study(name).tested
 
 
 def _part(whole: Snapshot, experiments: set[str]) -> Snapshot:
@@ -120,7 +134,7 @@ def _part(whole: Snapshot, experiments: set[str]) -> Snapshot:
         whole,
         tables={name: table for name, table in tables.items() if len(table)},
         data={name: entry for name, entry in whole.data.items() if name in experiments},
-        gallery={},
+        gallery={key: one for key, one in whole.gallery.items() if key.partition("/")[0] in experiments},
     )
 
 

@@ -152,7 +152,8 @@ def _fit(
         "segment": settings.model_dump(),
         "data": {part: {"images": len(pairs), "sha256": _digest(splits[part])} for part, pairs in parts.items()},
     }
-    recipe = Training(**settings.model_dump(include=set(Training.model_fields)))
+    # Images are changed by the segmenter itself, which has other ways to.
+    recipe = Training(**settings.model_dump(include=set(Training.model_fields) - {"augmentation"}))
     training.learn(module, attrgetter("network"), splits.values(), recipe, record, "segment", out, device)
 
 
