@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 RUN := PATH="$(abspath $(VENV))/bin:$$PATH"
 SNAKEMAKE := $(RUN) snakemake --cores $(CORES)
 
-.PHONY: reproduce smoke paper-check test test-fast test-faults test-cluster bench tune figures report publish archive lint docs numbers schema environment clean distclean help
+.PHONY: reproduce smoke paper-check test test-fast test-all test-cluster bench tune figures report publish archive lint docs numbers schema environment clean distclean help
 .DELETE_ON_ERROR:
 
 reproduce: $(READY)  ## everything of CONFIG (default: config/config.yaml)
@@ -22,11 +22,11 @@ smoke: $(READY)  ## every rule and method, tiny: a first look in minutes
 paper-check: $(READY)  ## does every row of config/paper.yaml run at its size? Two batches of a few images each
 	$(RUN) OMP_NUM_THREADS=2 python -m isnet_bench check-run --config config/paper.yaml
 
-test: $(READY)  ## the tests, with a tenth of the rounds of kills and damaged files
-	$(RUN) OMP_NUM_THREADS=1 FAULT_ROUNDS=20 python -m pytest -n 2 -m "not cluster"
+test: $(READY)  ## the tests, with a tenth of the rounds of damage and of the architectures
+	$(RUN) OMP_NUM_THREADS=1 FAULT_ROUNDS=20 SWEEP_STEP=10 python -m pytest -n 2 -m "not cluster"
 
-test-faults: $(READY)  ## all 200 rounds of kills and damaged files
-	$(RUN) OMP_NUM_THREADS=1 python -m pytest -n 2 tests/test_faults.py
+test-all: $(READY)  ## the tests, with all rounds of kills and damaged files and all architectures
+	$(RUN) OMP_NUM_THREADS=1 python -m pytest -n 2 -m "not cluster"
 
 test-fast: $(READY)  ## the tests that take no more than a few seconds each
 	$(RUN) OMP_NUM_THREADS=1 python -m pytest -n 2 -m "not slow"

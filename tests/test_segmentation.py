@@ -125,7 +125,7 @@ def test_a_broken_image_costs_no_second_training(folder, tmp_path, caplog):
     config, out, image = checked(epochs=1, batch_size=8), tmp_path / "out", folder / "images/b/4.png"
     whole = image.read_bytes()
     image.write_bytes(whole[:200])
-    with pytest.raises(BenchError, match=r"images/b/4\.png cannot be read as a PNG"):
+    with pytest.raises(BenchError, match=r"images/b/4\.png cannot be read as PNG"):
         segmentation.segment(config, out)
     assert not (out / "masks").exists()
     assert not (out / "metrics.json").exists()
@@ -149,7 +149,7 @@ def test_a_broken_image_costs_no_second_training(folder, tmp_path, caplog):
     assert (out / "weights.safetensors").read_bytes() == weights
 
     (folder / "images/b/3.png").write_text("no image")
-    with pytest.raises(BenchError, match=r"images/b/3\.png cannot be read as a PNG"):
+    with pytest.raises(BenchError, match=r"images/b/3\.png cannot be read as PNG"):
         segmentation.segment(config, out)
     assert not (out / "metrics.json").exists(), "a result that is not of these weights"
 
