@@ -174,7 +174,7 @@ def test_an_experiment_that_was_not_run_again_stays_with_its_gallery_unless_it_i
     again = _publish(bench, tmp_path / "out")
     pd.testing.assert_frame_equal(first.tables["scores.csv"], again.tables["scores.csv"])
     assert again.gallery.keys() == first.gallery.keys() != set()
-    bench.experiment["training"]["epochs"] = 77
+    bench.experiment["training"] = {**bench.experiment["training"], "epochs": 77}
     with pytest.raises(BenchError, match=r"collected/mnist/data\.json is missing"):
         _publish(bench, tmp_path / "out")
 
