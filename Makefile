@@ -22,8 +22,8 @@ smoke: $(READY)  ## every rule and method, tiny: a first look in minutes
 paper-check: $(READY)  ## does every row of config/paper.yaml run at its size? Two batches of a few images each
 	$(RUN) OMP_NUM_THREADS=2 python -m isnet_bench check-run --config config/paper.yaml
 
-test: $(READY)  ## the tests, with a tenth of the rounds of damage and of the architectures
-	$(RUN) OMP_NUM_THREADS=1 FAULT_ROUNDS=20 SWEEP_STEP=10 python -m pytest -n 2 -m "not cluster"
+test: $(READY)  ## the tests, with a few of the rounds of damage and of the architectures
+	$(RUN) OMP_NUM_THREADS=1 FAULT_ROUNDS=8 SWEEP_STEP=20 python -m pytest -n 2 -m "not cluster"
 
 test-all: $(READY)  ## the tests, with all rounds of kills and damaged files and all architectures
 	$(RUN) OMP_NUM_THREADS=1 python -m pytest -n 2 -m "not cluster"
