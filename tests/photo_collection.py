@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 from PIL import Image
-from xray_collection import save
+from xray_collection import OnDisk, save
 
 from isnet_bench.config import fill
 from isnet_bench.data import images
@@ -27,8 +27,8 @@ def blob(left=18, shape=SHAPE):
     return mask
 
 
-class Photographs:
-    """A small collection on disk, whose manifest can be changed line by line."""
+class Photographs(OnDisk):
+    """A small collection of photographs."""
 
     def __init__(self, root):
         self.root, self.folder = root, root / "images"
@@ -40,20 +40,6 @@ class Photographs:
                 save(blob(left=16 + index % 4), self.folder / "masks" / name)
                 rows.append((name, LABELS[index % 3], split, f"masks/{name}"))
         self.table = pd.DataFrame(rows, columns=["image", "label", "split", "mask"])
-        self.write()
-
-    @property
-    def manifest(self):
-        return self.folder / "manifest.csv"
-
-    def write(self):
-        self.table.to_csv(self.manifest, index=False)
-
-    def change(self, line, **cells):
-        for column, value in cells.items():
-            if column not in self.table:
-                self.table[column] = ""
-            self.table.loc[line - 2, column] = value
         self.write()
 
     def pixels(self, name):

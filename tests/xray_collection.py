@@ -31,8 +31,26 @@ def save(array, path):
     Image.fromarray(array).save(path)
 
 
-class Collection:
-    """A small collection on disk, whose manifest can be changed line by line."""
+class OnDisk:
+    """Images in `folder`, with the manifest `table` that can be changed line by line, as people count lines."""
+
+    @property
+    def manifest(self):
+        return self.folder / "manifest.csv"
+
+    def write(self):
+        self.table.to_csv(self.manifest, index=False)
+
+    def change(self, line, **cells):
+        for column, value in cells.items():
+            if column not in self.table:
+                self.table[column] = ""
+            self.table.loc[line - 2, column] = value
+        self.write()
+
+
+class Collection(OnDisk):
+    """A small collection of X-rays."""
 
     def __init__(self, root):
         self.root, self.folder = root, root / "chests"
@@ -44,18 +62,6 @@ class Collection:
                 save(lungs(top=8 + index % 4), self.folder / "masks" / name)
                 rows.append((name, LABELS[index % 3], source, split, f"masks/{name}"))
         self.table = pd.DataFrame(rows, columns=xray_checks.COLUMNS)
-        self.write()
-
-    @property
-    def manifest(self):
-        return self.folder / "manifest.csv"
-
-    def write(self):
-        self.table.to_csv(self.manifest, index=False)
-
-    def change(self, line, **cells):
-        for column, value in cells.items():
-            self.table.loc[line - 2, column] = value
         self.write()
 
 
