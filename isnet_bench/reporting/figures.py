@@ -247,7 +247,7 @@ def tradeoff(runs: Runs, out: Path) -> None:
     parts = [~close, close] if close.sum() >= _CROWD and not close.all() else [close | ~close]
     width = style.PAGE_MM if len(parts) > 1 or len(table) > _CROWD else style.COLUMN_MM
     with matplotlib.rc_context({**style.RC, "figure.dpi": style.RC["savefig.dpi"]}):
-        fig = style.figure(100 if width == style.PAGE_MM else 65, width)
+        fig = style.figure(150 if width == style.PAGE_MM else 65, width)
         panels = fig.subplots(1, len(parts), squeeze=False)[0]
         for panel, part in zip(panels, parts, strict=True):
             _tradeoff_panel(panel, table if panel is panels[0] else table[part], runs)
