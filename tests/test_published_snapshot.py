@@ -16,7 +16,7 @@ PUBLISHED = ROOT / "results" / "published"
 SNAPSHOTS = sorted(path.parent for path in PUBLISHED.rglob("config.yaml"))
 
 # `make figures` writes these from the numbers: results/published/.gitignore.
-LEFT_OUT = re.compile(r"_classes\.csv$|^tuning.*\.csv$")
+LEFT_OUT = re.compile(r"^(?!timing_).*_classes\.csv$|^tuning.*\.csv$")
 
 
 @pytest.fixture(params=SNAPSHOTS, ids=lambda path: path.name)
