@@ -23,7 +23,7 @@ _OUTSIDE = {
     "CONTRIBUTING.md": "contributing.md",
     "config/README.md": "config.md",
 }
-_FIGURES = ROOT / "results" / "published" / "figures"
+_PUBLISHED = ROOT / "results" / "published"
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -31,15 +31,15 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     pages = {place: (ROOT / path).read_text(encoding="utf-8") for path, place in _OUTSIDE.items()}
     for place, text in {**pages, **generated.pages()}.items():
         files.append(File.generated(config, place, content=text))
-    for picture in sorted(_FIGURES.glob("*.png")):
-        files.append(File.generated(config, f"figures/{picture.name}", abs_src_path=str(picture)))
+    for picture in sorted(_PUBLISHED.rglob("figures/*.png")):
+        place = picture.relative_to(_PUBLISHED).as_posix()
+        files.append(File.generated(config, f"published/{place}", abs_src_path=str(picture)))
     return files
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Turn links between files of the repository into links between pages of the site."""
-    for path in ("../results/published/figures/", "results/published/figures/"):
-        markdown = markdown.replace(f"]({path}", "](figures/")
+    markdown = re.sub(r"\]\((?:\.\./)?results/published/([^)]*\.png)\)", r"](published/\1)", markdown)
     source = page.file.src_uri
     if source in ("index.md", "changelog.md", "contributing.md"):
         markdown = markdown.replace("](docs/", "](")

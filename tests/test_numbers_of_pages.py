@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import subprocess
 
 import pages
 import pytest
@@ -36,6 +37,21 @@ def sentences(text: str) -> list[str]:
 def test_pages_are_what_make_numbers_writes(fill):
     for path, text in fill.pages():
         assert path.read_text(encoding="utf-8") == text, f"{path.name}: run `make numbers`"
+
+
+def test_tables_that_pages_take_numbers_from_are_committed(fill, monkeypatch):
+    asked, names = fill.table, set()
+
+    def noted(name, snapshot="."):
+        names.add((snapshot, name))
+        return asked(name, snapshot)
+
+    monkeypatch.setattr(fill, "table", noted)
+    list(fill.pages())
+    tables = [f"{snapshot}/tables/{name}.csv" for snapshot, name in names if name not in ("scores", "runs")]
+    assert len(tables) > 5
+    ignored = subprocess.run(["git", "check-ignore", *tables], cwd=fill.PUBLISHED, capture_output=True, text=True)
+    assert ignored.stdout == "", "let results/published/.gitignore keep them"
 
 
 @pytest.mark.parametrize("name", ["README.md", "results.md"])

@@ -92,6 +92,59 @@ def test_table_and_figure_show_all_of_it(bench, drawn):
     assert written.count("not run") == 2 * (len(ACCURACY) - len(ROWS))
 
 
+@pytest.fixture
+def counted(bench):
+    """An overview of lines: two strengths in panels of one study, and one strength in the panel of another."""
+    strength = {"setting": "data.bias.strength", "label": "Strength", "values": [0.5, 1]}
+    pattern = {"setting": "data.bias.pattern", "label": "Mark", "values": {"pixel": "border_pixel"}}
+    study = {"experiment": "mnist", "rows": list(ROWS), "seeds": [0, 1]}
+    bench.raw["studies"] |= {
+        "several": {**study, "vary": [pattern, strength]},
+        "single": {**study, "rows": list(ROWS[1:]), "vary": [{**strength, "values": [1]}]},
+    }
+    bench.raw["overviews"] = {"lines": {"of": {"A:": "several", "B": "single"}, "against": "data.bias.strength"}}
+    for name in ("several", "single"):
+        for cell in bench.config.cells(name):
+            for seed in range(2):
+                share = SHARES[cell.source][cell.values[-1].given] + 0.02 * seed
+                sets = {each: reporting_runs._scores(share, 0.1) for each in SETS}
+                reporting_runs.write_run(bench.run(cell.row, seed, cell.experiment), cell.row, seed, sets)
+        bench.collect(name)
+    return bench
+
+
+def test_lines_have_a_panel_for_each_combination_of_the_other_values(counted, drawn):
+    outputs.write_overview(counted.config, "lines", counted.root)
+    (fig,) = drawn
+    panels = [panel for panel in fig.axes if panel.axison]
+    assert [panel.get_title() for panel in panels] == ["A, pixel", "B"]
+    assert [[tick.get_text() for tick in panel.get_xticklabels()] for panel in panels] == [["0.5", "1"], ["1"]]
+    assert {panel.get_xscale() for panel in panels} == {"log"}
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == [reporting_runs.LABELS[row] for row in ROWS]
+    assert "mean of 2 seeds" in fig.get_suptitle()
+
+
+def test_lines_go_through_the_means_and_every_run_is_a_dot(counted, drawn):
+    outputs.write_overview(counted.config, "lines", counted.root)
+    for panel, shown in zip(drawn[0].axes, ({**SHARES}, {"stochastic_isnet": {1: 0.8}}), strict=False):
+        lines = [line for line in panel.lines if len(line.get_xdata())]
+        dots = [line for line in lines if line.get_marker() == "."]
+        means = [line for line in lines if line not in dots and line.get_linestyle() != "None"]
+        for row, dot, mean in zip(shown, dots, means, strict=True):
+            expected = list(shown[row].values())
+            np.testing.assert_allclose(mean.get_ydata(), [100 * share + 1 for share in expected])
+            assert sorted(dot.get_ydata()) == pytest.approx(sorted(100 * x + y for x in expected for y in (0, 2)))
+
+
+def test_lines_are_against_what_every_study_varies_by_numbers(counted):
+    counted.raw["overviews"]["lines"]["of"]["C"] = "mnist"
+    with pytest.raises(BenchError, match=r"overviews\.lines\.against: mnist does not vary data\.bias\.strength"):
+        assert counted.config
+    counted.raw["overviews"]["lines"] = {"of": {"A": "several"}, "against": "data.bias.pattern"}
+    with pytest.raises(BenchError, match=r"several does not vary data\.bias\.pattern by numbers"):
+        assert counted.config
+
+
 def test_an_overview_is_of_what_there_is(bench):
     bench.raw["overviews"]["all_of_it"]["of"]["C"] = "strenght"
     with pytest.raises(BenchError, match=r"overviews\.all_of_it\.of\.C: .*'strenght'.*strength"):

@@ -79,12 +79,14 @@ def test_a_snapshot_holds_the_collected_runs_and_nothing_else(bench, tmp_path):
 def test_times_have_every_round_and_the_segmentation_its_record(bench, tmp_path):
     bench.raw["timing"] = TIMING
     file = Layout(bench.root).timing(bench.config.case("main").suffix)
-    _write(file, json.dumps({"version": "5", "benchmarks": [{"stats": {"data": [1 / 3, 0.5], "min": 1 / 3}}]}))
+    measured = {"fullname": "a::b", "name": "b", "extra_info": {"rounds": 2}, "stats": {"data": [1 / 3, 0.5], "min": 0}}
+    _write(file, json.dumps({"version": "5", "benchmarks": [measured]}))
     for name in ("run.json", "history.csv", "metrics.json"):
         _write(bench.root / "segment" / name, "{}")
     _publish(bench, tmp_path / "out")
     times = json.loads((tmp_path / "out" / file.relative_to(bench.root)).read_text())
-    assert times == {"version": "5", "benchmarks": [{"stats": {"data": [1 / 3, 0.5]}}]}
+    kept = {"name": "b", "extra_info": {"rounds": 2}, "stats": {"data": [0.333333333, 0.5]}}
+    assert times == {"version": "5", "benchmarks": [kept]}
     assert (tmp_path / "out/segment/metrics.json").is_file()
 
 

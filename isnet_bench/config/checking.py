@@ -123,8 +123,18 @@ def _of_overview(name: str, overview: Overview, config: Config) -> Iterator[str]
         if source not in tested:
             yield f"{place}.of.{label}: {unknown('experiment or study', source, tested)}"
             return
+        if overview.against and not _varies(config, source, overview.against):
+            yield (
+                f"{place}.against: {source} does not vary {overview.against} by numbers above 0; leave it out of the "
+                "overview, or leave out against"
+            )
     known = {row for source in overview.of.values() for row in _rows_of(config, source)}
     yield from (f"{place}.rows: {unknown('row', row, known)}" for row in overview.rows if row not in known)
+
+
+def _varies(config: Config, source: str, setting: str) -> bool:
+    axes = config.axes(source) if source in config.studies else ()
+    return any(axis.numeric and min(one.given for one in axis.values) > 0 for axis in axes if axis.setting == setting)
 
 
 def _rows_of(config: Config, source: str) -> Mapping[str, Row]:

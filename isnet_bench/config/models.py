@@ -357,3 +357,8 @@ class Overview(Model):
     )
     rows: tuple[str, ...] = Field((), description="Ids of the rows that are shown; all where absent.")
     seconds: bool = Field(False, description="Whether table and figure show the training time.")
+    against: Setting | None = Field(
+        None,
+        description="A setting that all of them vary by numbers above 0. The figure then has lines against it (log "
+        "scale), and a panel for each combination of the other values. Where absent, it is a grid of numbers.",
+    )

@@ -23,7 +23,7 @@ EXAMPLES = 4
 _COLUMN_ROWS = 9
 _COLUMN_PANELS = 4
 # Characters of a label's line by the figure's width, height of that line, and height of a row at least.
-_LABEL_CHARACTERS = {style.COLUMN_MM: 18, style.PAGE_MM: 40}
+_LABEL_CHARACTERS = {style.COLUMN_MM: 18, style.PAGE_MM: 36}
 _LINE_MM = 2.8
 _ROW_MM = {style.COLUMN_MM: 6.5, style.PAGE_MM: 5.0}
 # Rows so near to the best one (percentage points) have a panel of their own, if there are enough of them to crowd.
@@ -32,6 +32,8 @@ _CROWD = 5
 # In points: where a label's lower left corner is before it moves, from its marker; half a marker.
 _START = np.array([4.0, 2.5])
 _MARKER = 2.5
+# Points of per cent that a mean beside a whisker takes.
+_MEAN_ROOM = 18
 # Channels of a photograph, and the contrast that is left of it below relevance.
 _COLOURS = 3
 _PALE = 0.6
@@ -124,19 +126,16 @@ def _accuracy_panel(panel: Axes, runs: Runs, name: str) -> None:
 
 
 def _write_mean(panel: Axes, mean: float, seeds: np.ndarray, place: float, reach: np.ndarray) -> None:
-    """Write the mean beside the whisker, on the side where the panel has more room."""
-    side = -1 if mean > 50 else 1
-    reach = np.nanmax([reach[max(side, 0)], *side * (seeds - mean)])
+    """Write the mean beside the whisker, on the side where the panel has more room; above it if there is none."""
+    low, high = np.fmin(mean - reach[0], seeds.min()), np.fmax(mean + reach[1], seeds.max())
+    left = low > 100 - high
+    end, shift, ha, va = (low, (-4, 0), "right", "center") if left else (high, (4, 0), "left", "center")
+    if max(low, 100 - high) < _MEAN_ROOM:
+        end, shift, ha, va = mean, (0, 2.5), "center", "bottom"
     panel.annotate(
-        f"{mean:.1f}",
-        (mean + side * reach, place),
-        (side * 4, 0),
-        textcoords="offset points",
-        fontsize=6,
-        ha="right" if side < 0 else "left",
-        va="center",
+        f"{mean:.1f}", (end, place), shift, textcoords="offset points", fontsize=6, ha=ha, va=va,
         path_effects=[style.halo()],
-    )
+    )  # fmt: skip
 
 
 def _gallery(runs: Runs) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from isnet_bench.config import Config
 from isnet_bench.layout import Layout
-from isnet_bench.reporting import figures, overview, runs, snapshot, studies, tables, timing_reports
+from isnet_bench.reporting import figures, mediation, overview, runs, snapshot, studies, tables, timing_reports
 
 log = logging.getLogger(__name__)
 
@@ -33,13 +33,15 @@ def write_figure(kind: str, cfg: Config, experiment: str, results: Path, out: Pa
 
 
 def write_study(cfg: Config, study: str, results: Path) -> None:
-    """Write table and figure of a study; a choice among candidates has what it chose in place of a figure."""
+    """Write table and figure of a study, and that of its mediation if there is one; of a choice, what it chose."""
     found, layout = runs.read(cfg, study, results), Layout(results)
     if cfg.study(study).select:
         studies.write_choice(found, layout.table(study))
     else:
         studies.write(found, layout.table(study))
         studies.draw(found, layout.figure(study), cfg.study(study).seconds)
+        if len(mediation.restored(found)):
+            mediation.draw(found, layout.figure(f"{study}_mediation"))
 
 
 def write_overview(cfg: Config, name: str, results: Path) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import pandas as pd
 
 from isnet_bench.config import Config
 from isnet_bench.io.errors import BenchError
-from isnet_bench.reporting import markup, runs, snapshot, statistics, style, tables
+from isnet_bench.reporting import markup, overview_lines, runs, snapshot, statistics, style, tables
 from isnet_bench.reporting.runs import SCORES, Runs
 
 _ROW_MM, _HEAD_MM = 6.4, 34
@@ -41,12 +41,18 @@ class Overview:
         difference from it with difference_low and difference_high, p, p_holm (for all pairs under the condition),
         slowdown (training time as a multiple of the first row's, geometric mean over seeds), data, stand_in. Scores are
         fractions of 1.
+    points : DataFrame or None
+        What `isnet_bench.reporting.overview_lines.points` returns; None for a figure that is a grid.
+    looks : mapping
+        Row -> its look in a figure of lines.
     """
 
     name: str
     title: str
     seconds: bool
     table: pd.DataFrame
+    points: pd.DataFrame | None = None
+    looks: Mapping[str, style.Look] = field(default_factory=dict)
 
     @property
     def heading(self) -> str:
@@ -57,13 +63,17 @@ class Overview:
 def read(cfg: Config, name: str, results: Path) -> Overview:
     """Read an overview's runs, as `isnet_bench.reporting.runs.read` does. Raises what that raises."""
     asked = cfg.overview(name)
-    parts = [
-        part for label, source in asked.of.items() for part in _conditions(label, runs.read(cfg, source, Path(results)))
-    ]
-    table = pd.concat(parts, ignore_index=True)
-    if asked.rows:
-        table = table[table["method"].isin(asked.rows)].reset_index(drop=True)
-    return Overview(name, asked.title or name, asked.seconds, table)
+    found = {label: runs.read(cfg, source, Path(results)) for label, source in asked.of.items()}
+    looks = {row: look for one in found.values() for row, look in one.looks.items()}
+    looks = {row: look for row, look in looks.items() if row in (asked.rows or looks)}
+    table = pd.concat([part for label, one in found.items() for part in _conditions(label, one)])
+    table = table[table["method"].isin(looks)].reset_index(drop=True)
+    if asked.against is None:
+        return Overview(name, asked.title or name, asked.seconds, table)
+    named = {label if len(found) > 1 else "": one for label, one in found.items()}
+    points = pd.concat([overview_lines.points(label, one, asked.against) for label, one in named.items()])
+    points = points[points["method"].isin(looks)].reset_index(drop=True)
+    return Overview(name, asked.title or name, asked.seconds, table, points, looks)
 
 
 def _conditions(label: str, found: Runs) -> Iterator[pd.DataFrame]:
@@ -184,7 +194,13 @@ def _caption(found: Overview) -> str:
 
 
 def draw(found: Overview, out: Path) -> None:
-    """Draw rows by conditions: the score on the last test set as colour and number, and what training costs."""
+    """Draw the score on the last test set: lines where the overview has points, else a grid of rows by conditions.
+
+    A cell of the grid has the score as colour and number; a column beside it says what training costs.
+    """
+    if found.points is not None:
+        overview_lines.draw(found.heading, found.points, found.looks, out)
+        return
     table = found.table
     labels, conditions = _labels(table), list(table["condition"].unique())
     values = 100 * table.pivot(index="method", columns="condition", values="value").loc[labels.index, conditions]

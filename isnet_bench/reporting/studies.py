@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import yaml
 from matplotlib.axes import Axes
-from matplotlib.ticker import LogLocator, NullLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from isnet_bench.config import Axis
 from isnet_bench.io.files import write_text
@@ -23,8 +23,11 @@ _SECONDS = "training"
 _PANEL_MM = 46
 _LEGEND_COLUMNS = 4
 # Of the labels in a line of the legend.
-_LEGEND_CHARACTERS = 96
+_LEGEND_CHARACTERS = 84
 _LABEL_CHARACTERS = 96
+# Of the names of values below all panels of a line.
+_NAME_CHARACTERS = 90
+_NAME_LINES = 3
 # Share of the distance between two values over which the points of several rows are spread.
 _SPREAD = 0.6
 
@@ -129,7 +132,8 @@ def draw(found: Runs, out: Path, seconds: bool = False) -> None:
     with matplotlib.rc_context(style.RC):
         columns_of_legend = max(1, min(_LEGEND_COLUMNS, _LEGEND_CHARACTERS // max(map(len, found.labels.values()))))
         legend_mm = 5 * -(-len(found.looks) // columns_of_legend)
-        names_mm = 0 if found.axes[0].numeric else max(len(value.name) for value in found.axes[0].values)
+        names = _names(found.axes[0], len(columns))
+        names_mm = 0 if names else max(len(value.name) for value in found.axes[0].values)
         fig = style.figure(24 + legend_mm + names_mm + _PANEL_MM * len(rows), style.PAGE_MM)
         panels = fig.subplots(len(rows), len(columns), squeeze=False)
         limits = _limits(table)
@@ -138,7 +142,7 @@ def draw(found: Runs, out: Path, seconds: bool = False) -> None:
                 draw_panel = _seconds if column == _SECONDS else _score
                 draw_panel(panel, part[part["set"] == (found.sets[0] if column == _SECONDS else column)], found)
                 panel.set_ylim(limits[column == _SECONDS])
-                _ticks(panel, found.axes[0])
+                _ticks(panel, found.axes[0], names)
             line[0].set_ylabel(f"{name}\n{line[0].get_ylabel()}".strip())
         for panel, column in zip(panels[0], columns, strict=True):
             panel.set_title(column)
@@ -163,6 +167,7 @@ def _rows(table: pd.DataFrame, found: Runs) -> dict[str, pd.DataFrame]:
 def _score(panel: Axes, table: pd.DataFrame, found: Runs) -> None:
     _lines(panel, table.assign(**{name: 100 * table[name] for name in ("mean", "low", "high")}), found)
     panel.axhline(100 / len(found.classes), color=style.GREY, linestyle=":", linewidth=0.8, zorder=0)
+    panel.yaxis.set_major_locator(MaxNLocator(6, steps=(1, 2, 5, 10)))
     if panel.get_subplotspec().is_first_col():
         panel.set_ylabel(f"{SCORES[found.score]} (%)")
 
@@ -199,17 +204,35 @@ def _places(varied: Axis) -> np.ndarray:
     return np.arange(len(varied.values), dtype=float)
 
 
-def _ticks(panel: Axes, varied: Axis) -> None:
+def _names(varied: Axis, columns: int) -> list[str]:
+    """Return the names of values in lines as short as their places; none if they must slant to have room."""
+    room = _NAME_CHARACTERS // columns
+    names = [value.name for value in varied.values]
+    if varied.numeric:
+        return names if _by_itself(varied) or len(" ".join(names)) < room else []
+    room //= len(names)
+    if room < max(len(word) for name in names for word in name.split()):
+        return []
+    names = [textwrap.fill(name, room) for name in names]
+    return names if max(name.count("\n") for name in names) < _NAME_LINES else []
+
+
+def _by_itself(varied: Axis) -> bool:
+    """Whether the axis has ticks of its own rather than one for each value."""
+    return varied.numeric and varied.scale == "linear" and not varied.named
+
+
+def _ticks(panel: Axes, varied: Axis, names: list[str]) -> None:
     if varied.numeric and varied.scale == "log":
         panel.set_xscale("log")
     panel.xaxis.set_minor_locator(NullLocator())
-    if varied.numeric and varied.scale == "linear" and not varied.named:
+    if _by_itself(varied):
         return
-    panel.set_xticks(_places(varied), [value.name for value in varied.values])
+    slanting = {} if names else {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+    panel.set_xticks(_places(varied), names or [value.name for value in varied.values], **slanting)
     if not varied.numeric:
         panel.set_xlim(-0.5, len(varied.values) - 0.5)
         panel.tick_params(axis="x", length=0)
-        panel.set_xticks(panel.get_xticks(), panel.get_xticklabels(), rotation=45, ha="right", rotation_mode="anchor")
 
 
 def _limits(table: pd.DataFrame) -> tuple[tuple[float, float], tuple[float, float]]:
