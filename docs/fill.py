@@ -1,4 +1,4 @@
-"""Writes README.md and docs/results.md from docs/templates/: `make numbers`.
+"""Writes README.md, docs/results.md and the first page of the report from docs/templates/: `make numbers`.
 
 A template holds no number of a result. It asks for it by name, here, and says with `so(...)` what must hold for the
 sentence beside it. Where the published numbers no longer bear a sentence out, nothing is written.
@@ -21,7 +21,11 @@ from scipy import stats
 ROOT = Path(__file__).resolve().parents[1]
 PUBLISHED = ROOT / "results" / "published"
 TEMPLATES = Path(__file__).parent / "templates"
-PAGES = {"README.md": ROOT / "README.md", "results.md": ROOT / "docs" / "results.md"}
+PAGES = {
+    "README.md": ROOT / "README.md",
+    "results.md": ROOT / "docs" / "results.md",
+    "report.rst": ROOT / "workflow" / "report" / "workflow.rst",
+}
 XRAYS = "covid-example"
 ISNETS = ("original_isnet", "dual_isnet", "selective_isnet", "stochastic_isnet")
 
@@ -191,7 +195,8 @@ def pages() -> Iterator[tuple[Path, str]]:
     environment.filters["round1"] = lambda number: f"{number:.1f}"
     for name, path in PAGES.items():
         try:
-            note = f"<!-- Written by `make numbers` from docs/templates/{name}: change that file. -->\n"
+            note = f"Written by `make numbers` from docs/templates/{name}: change that file."
+            note = f".. {note}\n\n" if path.suffix == ".rst" else f"<!-- {note} -->\n"
             yield path, note + environment.get_template(name).render()
         except StaleError as error:
             frames = traceback.extract_tb(error.__traceback__)
