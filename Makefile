@@ -45,7 +45,8 @@ figures: $(READY)  ## every table and figure of results/published again, from it
 	  sh -c 'python -m isnet_bench redraw --config @ --results "$$(dirname @)"'
 
 report: $(READY)  ## one page with every table and figure of CONFIG's finished runs, RESULTS/report.html
-	$(SNAKEMAKE) --configfile $(CONFIG) --report $(RESULTS)/report.html
+	$(SNAKEMAKE) --configfile $(CONFIG) --report $(RESULTS)/report.html \
+	  --report-stylesheet workflow/report/style.css
 	$(RUN) python workflow/report/check.py $(RESULTS)/report.html
 
 publish: $(READY)  ## put the finished runs of CONFIG, in short, into results/published

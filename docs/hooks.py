@@ -51,7 +51,8 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 
 def on_page_content(content: str, **_: Any) -> str:
-    """Write formulas as MathML, which browsers show without a script."""
+    """Write formulas as MathML, which browsers show without a script; let a tap show a figure at its full size."""
+    content = re.sub(r'<img [^>]*src="([^"]*published/[^"]*)"[^>]*>', r'<a href="\1">\g<0></a>', content)
     return re.sub(r"(?s)\\(\(|\[)(.*?)\\[)\]](?=</(?:span|div)>)", _mathml, content)
 
 

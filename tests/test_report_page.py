@@ -77,9 +77,12 @@ def check():
     return module
 
 
-def _report(head="", **entries):
+STYLE = f"<style>{(ROOT / 'workflow/report/style.css').read_text(encoding='utf-8')}</style>"
+
+
+def _report(head="", style=STYLE, **entries):
     whole = {"a.png": _entry(b"\x89PNG"), "b.html": _entry(b"<table></table>"), **entries}
-    return f'<html>{head}<script id="results">\n    var results = {json.dumps(whole)};\n</script></html>'
+    return f'<html>{style}{head}<script id="results">\n    var results = {json.dumps(whole)};\n</script></html>'
 
 
 def _entry(content, **changed):
@@ -94,7 +97,8 @@ def test_a_whole_report_has_no_problems(check):
 @pytest.mark.parametrize(
     ("report", "said"),
     [
-        ("<html></html>", "no figures or no tables"),
+        (f"<html>{STYLE}</html>", "no figures or no tables"),
+        (_report(style="<style></style>"), "begins above it: give --report-stylesheet"),
         (_report(**{"c.png": _entry(b"", caption="")}), "c.png has no caption"),
         (_report(**{"c.png": _entry(b"", data_uri="c.png")}), "c.png is not embedded"),
         (_report('<div class="system-message">'), "mark-up error"),

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+STYLE = Path(__file__).with_name("style.css")
 # 1366 pixels less the menu's.
 WIDTH = 1024
 _PROBE = """<!DOCTYPE html><meta charset="utf-8"><body>{frames}<pre id="found"></pre><script>
@@ -54,6 +55,8 @@ def problems(report: str) -> Iterator[str]:
             yield f"{name} has no caption"
         if not entry.get("data_uri", "").startswith("data:"):
             yield f"{name} is not embedded"
+    if STYLE.read_text(encoding="utf-8").strip() not in report:
+        yield f"what is higher than the screen begins above it: give --report-stylesheet {STYLE}"
     if "system-message" in report:
         yield "a caption or the first page has a mark-up error: look for 'System Message' in it"
     for tag in re.findall(r"<(?:script|link|img|iframe)\b[^>]*\b(?:src|href)=[\"'](?:https?:)?//[^>]*>", report):
