@@ -101,7 +101,7 @@ class _Run:
             raise BenchError(f"{path} belongs to {found.row} with seed {found.seed}; {self.again('evaluate')}")
         trained = self.record.get("files", {})
         if {name: found.files.get(name) for name in trained} != trained:
-            raise BenchError(f"{self.folder / places.METRICS} is of other weights; {self.again('evaluate')}")
+            raise BenchError(f"{self.folder / places.METRICS} belongs to other weights; {self.again('evaluate')}")
         verify(self.folder, found.files, self.again("evaluate"))
         return found
 
@@ -213,7 +213,7 @@ def _check(run: _Run, first: _Run, code: str) -> None:
     """Runs must have the settings of the configuration, their method's code, and the first one's data and test sets."""
     kind = other_settings(run.settings, run.record, run.tested)
     if kind:
-        raise BenchError(f"{run.folder} was trained with another {kind} than is configured; {run.again('train')}")
+        raise BenchError(f"{run.folder} was trained with another {kind} than configured; {run.again('train')}")
     if run.record.get("source", code) != code:
         raise BenchError(f"{run.folder} was trained with other code of its method than there is now: {run.anew}")
     here, there = (
@@ -223,8 +223,8 @@ def _check(run: _Run, first: _Run, code: str) -> None:
     for kind, value in here.items():
         if value != there[kind]:
             raise BenchError(
-                f"{run.folder} has the {kind} {value!r} where {first.folder} has {there[kind]!r}; such runs cannot "
-                f"share a table: {run.anew}"
+                f"{run.folder} has the {kind} {value!r}, but {first.folder} has {there[kind]!r}; such runs "
+                f"cannot share a table: {run.anew}"
             )
 
 
