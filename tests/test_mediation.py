@@ -155,7 +155,7 @@ def test_no_change_no_shares():
 
 def test_a_network_without_relu_is_refused():
     network = nn.Sequential(nn.Flatten(), nn.Linear(2, 2), nn.GELU())
-    with pytest.raises(ValueError, match=r"no nn\.ReLU module takes part"):
+    with pytest.raises(ValueError, match=r"its predictions use no nn\.ReLU module"):
         mediation(network, PLAIN, MARKED, 8, CPU)
 
 

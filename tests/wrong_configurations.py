@@ -152,7 +152,7 @@ WRONG = [
     ("studies", varied("data.bias.strength", [3]), "studies.s (s_3).data.bias.strength: 3 is greater than the max"),
     ("studies", varied("data.bias.strength", [1, 1]), "the values '1', '1' of data.bias.strength look alike in file"),
     ("studies", varied("data.seed", [0], scale="ln"), "vary.0.scale: Input should be 'linear', 'log' or 'even'"),
-    ("studies", {"mnist_x": STUDY}, "studies.mnist_x: files of experiment mnist may have that name; begin it with another"),
+    ("studies", {"mnist_x": STUDY}, "studies.mnist_x: files of experiment mnist may have that name; begin it with"),
     (
         "studies",
         {"s": {**CHOICE, "candidates": {"resnet": []}}},
