@@ -27,11 +27,14 @@ def test_a_snapshot_has_every_number_to_the_last_digit(bench):
     share = np.nextafter(0.3, 1)
     sets = json.loads((bench.run("resnet", 1) / "metrics.json").read_text())["sets"]
     sets["ood"] |= {"accuracy": share, "accuracy_interval": [0.1 + 0.2, 1.0], "images_explained": 7}
-    bench.change("resnet", 1, sets=sets, background_changes={"mark added": 2 / 3})
+    kept = list(range(10))
+    bench.change("resnet", 1, sets=sets, background_changes={"mark added": 2 / 3}, training_masks=kept)
     found = _collected(bench)
     score = found.tables["scores.csv"].set_index([*snapshot.KEY, "set"]).loc[("mnist", "resnet", 1, "ood")]
     assert (score["accuracy"], score["accuracy_low"], score["accuracy_high"]) == (share, 0.1 + 0.2, 1)
     assert (score["images"], score["images_explained"]) == (2000, 7)
+    by_class = found.tables["classes.parquet"].query("row == 'resnet' and seed == 1")
+    assert by_class.groupby("set")["training_masks"].apply(list).to_list() == [kept] * 3
     run = found.tables["runs.csv"].set_index(snapshot.KEY).loc[("mnist", "resnet", 1)]
     assert json.loads(run["background_changes"]) == {"mark added": 2 / 3}
     assert json.loads(run["training"]) == reporting_runs.TRAINING

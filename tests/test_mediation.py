@@ -188,5 +188,5 @@ def test_a_row_without_relu_is_named(tiny_given, tiny_data, tmp_path):
     config = configuration.check(given, "the test's configuration")
     job = Job(config, "tiny", "vit", 0, tiny_data)
     training.train(job, tmp_path, None)
-    with pytest.raises(BenchError, match=r"the network of row vit: no nn\.ReLU"):
+    with pytest.raises(BenchError, match=r"the network of row vit: its predictions use no nn\.ReLU"):
         evaluation.mediate(job, tmp_path)

@@ -62,6 +62,8 @@ class _Metrics(_Record):
     background_changes: dict[str, _Share] = {}
     # None: no validation image or no training image has a mask.
     swap_changes: _Share | None = None
+    # Of each class; None: the numbers are older than this key.
+    training_masks: tuple[int, ...] | None = None
     # Digests of what belongs to these numbers.
     files: dict[str, str] = {}
     sets: dict[str, _TestSet] = Field(min_length=1)
@@ -265,9 +267,11 @@ def _scores(run: _Run, validated: bool) -> Iterator[dict[str, Any]]:
 
 
 def _classes(run: _Run) -> Iterator[dict[str, Any]]:
+    masks = run.metrics.training_masks
     for name, found in run.metrics.sets.items():
         for place, (scores, predicted) in enumerate(zip(found.per_class, found.confusion, strict=True)):
-            yield {**run.key, "set": name, "class": place, **scores, "predicted": predicted}
+            told = {} if masks is None else {"training_masks": masks[place]}
+            yield {**run.key, "set": name, "class": place, **scores, "predicted": predicted, **told}
 
 
 def _groups(run: _Run) -> Iterator[dict[str, Any]]:
