@@ -38,7 +38,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Turn links between files of the repository into links between pages of the site."""
+    """Turn links between files into links of the site, and the name of a block's file into the title of the block."""
+    markdown = re.sub(r"(?m)^```(\w+) ([\w.]+)$", r'```\1 title="\2"', markdown)
     markdown = re.sub(r"\]\((?:\.\./)?results/published/([^)]*\.png)\)", r"](published/\1)", markdown)
     source = page.file.src_uri
     if source in ("index.md", "changelog.md", "contributing.md"):

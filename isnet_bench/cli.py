@@ -59,7 +59,7 @@ def _manifest(args: argparse.Namespace, config: Config, layout: Layout) -> None:
     from isnet_bench.data.builders import assembly
 
     if (args.collection is None or args.folder is None) == (args.combine is None):
-        raise BenchError("manifest takes either --collection and --folder, or --combine")
+        raise BenchError("manifest needs either --collection and --folder, or --combine")
     if args.combine:
         assembly.combine(args.combine, args.out)
         return
@@ -244,7 +244,7 @@ def _cases(args: argparse.Namespace, config: Config) -> list[str]:
 
 def _seed(text: str) -> int:
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is no seed: it must be 0, 1, 2, ...")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a seed: it must be 0, 1, 2, ...")
     return int(text)
 
 

@@ -141,7 +141,7 @@ def test_folders_of_splits(make):
     [
         (["a.jpg"], r"a\.jpg is in no folder CLASS or SPLIT/CLASS of .*, where SPLIT is one of train, val"),
         (["autumn/cats/a.jpg"], "is in no folder CLASS or SPLIT/CLASS"),
-        (["train/cats/a.jpg", "dogs/b.jpg"], "has classes both inside and outside of folders of splits"),
+        (["train/cats/a.jpg", "dogs/b.jpg"], "has classes inside and outside of folders of splits"),
     ],
 )
 def test_folders_in_disorder_are_refused(make, files, sentence):
@@ -210,7 +210,7 @@ def test_few_of_all_breeds_are_trained_where_none_is_at_home(make, tmp_path):
             "column y: '2' is none of 0, 1",
         ),
         ("waterbirds", "metadata.csv", ["img_id,y", "1,1"], r"metadata\.csv has no column img_filename, split, place"),
-        ("cub", "image_class_labels.txt", ["1 1", "3 2"], "lists the image 2, and the other lists say nothing of it"),
+        ("cub", "image_class_labels.txt", ["1 1", "3 2"], "lists the image 2, but the other lists do not have it"),
         ("oxford_pets", "annotations/test.txt", ["pug_1 27 5 20"], r"test\.txt, line 1: '5' is no species"),
     ],
 )

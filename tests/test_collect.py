@@ -27,11 +27,14 @@ def test_a_snapshot_has_every_number_to_the_last_digit(bench):
     share = np.nextafter(0.3, 1)
     sets = json.loads((bench.run("resnet", 1) / "metrics.json").read_text())["sets"]
     sets["ood"] |= {"accuracy": share, "accuracy_interval": [0.1 + 0.2, 1.0], "images_explained": 7}
-    bench.change("resnet", 1, sets=sets, background_changes={"mark added": 2 / 3})
+    kept = list(range(10))
+    bench.change("resnet", 1, sets=sets, background_changes={"mark added": 2 / 3}, training_masks=kept)
     found = _collected(bench)
     score = found.tables["scores.csv"].set_index([*snapshot.KEY, "set"]).loc[("mnist", "resnet", 1, "ood")]
     assert (score["accuracy"], score["accuracy_low"], score["accuracy_high"]) == (share, 0.1 + 0.2, 1)
     assert (score["images"], score["images_explained"]) == (2000, 7)
+    by_class = found.tables["classes.parquet"].query("row == 'resnet' and seed == 1")
+    assert by_class.groupby("set")["training_masks"].apply(list).to_list() == [kept] * 3
     run = found.tables["runs.csv"].set_index(snapshot.KEY).loc[("mnist", "resnet", 1)]
     assert json.loads(run["background_changes"]) == {"mark added": 2 / 3}
     assert json.loads(run["training"]) == reporting_runs.TRAINING
@@ -141,15 +144,15 @@ def test_runs_that_do_not_belong_together_share_no_table(bench):
     path = bench.run("stochastic_isnet", 1) / "run.json"
     record = json.loads(path.read_text())
     bench.change("stochastic_isnet", 1, "run.json", data={**record["data"], "title": "digits", "stand_in": True})
-    with pytest.raises(BenchError, match=r"stochastic_isnet.seed1 has the data 'digits' where .*resnet.seed0 has"):
+    with pytest.raises(BenchError, match=r"stochastic_isnet.seed1 has the data 'digits', but .*resnet.seed0 has"):
         bench.collect()
     path.write_text(json.dumps({**record, "training": {**record["training"], "epochs": 7}}))
-    with pytest.raises(BenchError, match=r"stochastic_isnet.seed1 was trained with another training than is conf"):
+    with pytest.raises(BenchError, match=r"stochastic_isnet.seed1 was trained with another training than configured"):
         bench.collect()
     path.write_text(json.dumps(record))
     sets = json.loads((bench.run("resnet", 0) / "metrics.json").read_text())["sets"]
     bench.change("stochastic_isnet", 1, sets={"iid": sets["iid"]})
-    with pytest.raises(BenchError, match=r"has the test sets \['iid'\] where .* has \['iid', 'ood', 'deceiving'\]"):
+    with pytest.raises(BenchError, match=r"has the test sets \['iid'\], but .* has \['iid', 'ood', 'deceiving'\]"):
         bench.collect()
 
 
@@ -241,5 +244,5 @@ def test_metrics_of_weights_that_were_trained_again_are_refused(bench):
     folder = _sealed(bench)
     (folder / "weights.safetensors").write_bytes(b"newer weights")
     bench.change("resnet", 1, "run.json", files=digests(folder, ["weights.safetensors", "history.csv"]))
-    with pytest.raises(BenchError, match=r"seed1.metrics\.json is of other weights; .* evaluate"):
+    with pytest.raises(BenchError, match=r"seed1.metrics\.json belongs to other weights; .* evaluate"):
         bench.collect()

@@ -134,8 +134,8 @@ def test_what_may_be_left_out_is_filled_in(whole, checked):
         ("plugins", ["none.py"], "plugins: there is no file none.py"),
         ("seeds", [-1], "seeds.0: Input should be greater than or equal to 0, not -1"),
         ("seeds", [50_000], "seeds.0: Input should be less than or equal to 42948, not 50000"),
-        ("results", "my results", "results: 'my results' must be a path without spaces, and not begin with ~"),
-        ("results", "~/results", "results: '~/results' must be a path without spaces, and not begin with ~"),
+        ("results", "my results", "results: 'my results' must be a path without spaces that does not begin with ~"),
+        ("results", "~/results", "results: '~/results' must be a path without spaces that does not begin with ~"),
         (
             "experiments.mnist.methods",
             {"a": {"method": "resnet", "label": "Plain"}, "b": {"method": "rrr", "label": "Plain"}, "resnet": {}},
@@ -210,7 +210,7 @@ def test_unreadable_sources(tmp_path):
     with pytest.raises(BenchError, match=r"bad\.yaml cannot be read: .* line 2"):
         configuration.load(tmp_path / "bad.yaml")
     (tmp_path / "wide.yaml").write_text("seeds: [0]", encoding="utf-16")
-    with pytest.raises(BenchError, match=r"wide\.yaml is not in UTF-8 \(.*\): save it so"):
+    with pytest.raises(BenchError, match=r"wide\.yaml is not in UTF-8 \(.*\): save it in UTF-8"):
         configuration.load(tmp_path / "wide.yaml")
     (tmp_path / "empty.yaml").write_text("")
     with pytest.raises(BenchError, match="must be a mapping"):
@@ -230,7 +230,7 @@ def test_a_file_must_be_whole_and_json_text_may_be_a_part(tmp_path):
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("seeds: [0]\nseeds: [1]\nexperiments: {}\n", "'seeds' is there twice"),
+        ("seeds: [0]\nseeds: [1]\nexperiments: {}\n", "'seeds' is given twice"),
         ("seeds: [0]\nexperiments: {}\nresults: 2026-01-01\n", None),
         ("seeds: [0]\nexperiments: {}\nresults: 5\n", "results: Input should be a valid string, not 5"),
     ],

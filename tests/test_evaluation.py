@@ -181,6 +181,7 @@ def test_metrics(evaluated, tiny_data):
     assert metrics["explainer"] == "LRP-epsilon with z^B input rule"
     assert metrics["train_seconds"] == record["train_seconds"]
     assert 0 <= metrics["swap_changes"] <= 1
+    assert metrics["training_masks"] == datasets.load(tiny_data, "train").labels.bincount(minlength=10).tolist()
     assert list(metrics["sets"]) == info["test_sets"]
     predictions = pd.read_parquet(evaluated / "predictions.parquet")
     for name, found in metrics["sets"].items():

@@ -23,13 +23,13 @@ def test_a_lock_keeps_others_out_and_ends_with_its_process(tmp_path):
     holder = subprocess.Popen([sys.executable, "-c", HOLD, tmp_path], stdout=subprocess.PIPE, text=True)
     try:
         assert holder.stdout.readline() == "held\n"
-        message = f"process {holder.pid} on .* works in .*: wait until it has ended"
+        message = f"process {holder.pid} on .* is using .*: wait until it has ended"
         with pytest.raises(BenchError, match=message), files.locked(tmp_path):
             pass
     finally:
         holder.kill()
         holder.wait()
-    with files.locked(tmp_path), pytest.raises(BenchError, match="works in"), files.locked(tmp_path):
+    with files.locked(tmp_path), pytest.raises(BenchError, match="is using"), files.locked(tmp_path):
         pass
     # Nor is anything left of what the killed process was writing, or of the locks.
     assert not list(tmp_path.iterdir())

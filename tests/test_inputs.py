@@ -100,5 +100,5 @@ def test_what_data_are_made_of_is_recorded_and_the_splits_belong_to_it(tiny_conf
     assert tiny_config.planned_files("tiny", tmp_path / "data.json") == tiny_config.files("tiny")
     assert np.array_equal(*(datasets.load(folder, "val").images for folder in (out, tiny_data)))
     (out / "val.npz").write_bytes((out / "iid.npz").read_bytes())
-    with pytest.raises(BenchError, match=r"val\.npz is of other data than data\.json beside it tells: delete"):
+    with pytest.raises(BenchError, match=r"val\.npz belongs to other data than data\.json beside it says: delete"):
         datasets.load(out, "val")

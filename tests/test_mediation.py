@@ -155,7 +155,7 @@ def test_no_change_no_shares():
 
 def test_a_network_without_relu_is_refused():
     network = nn.Sequential(nn.Flatten(), nn.Linear(2, 2), nn.GELU())
-    with pytest.raises(ValueError, match=r"no nn\.ReLU module takes part"):
+    with pytest.raises(ValueError, match=r"its predictions use no nn\.ReLU module"):
         mediation(network, PLAIN, MARKED, 8, CPU)
 
 
@@ -188,5 +188,5 @@ def test_a_row_without_relu_is_named(tiny_given, tiny_data, tmp_path):
     config = configuration.check(given, "the test's configuration")
     job = Job(config, "tiny", "vit", 0, tiny_data)
     training.train(job, tmp_path, None)
-    with pytest.raises(BenchError, match=r"the network of row vit: no nn\.ReLU"):
+    with pytest.raises(BenchError, match=r"the network of row vit: its predictions use no nn\.ReLU"):
         evaluation.mediate(job, tmp_path)

@@ -1,4 +1,4 @@
-"""README and docs/results.md hold the numbers that are published, are short, and are easy to read."""
+"""README and docs/results.md hold the numbers that are published, and are short."""
 
 from __future__ import annotations
 
@@ -19,19 +19,6 @@ def fill():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-def prose(page: str) -> str:
-    """The words of a page, without code, tables, pictures, headings and comments; of a link its text."""
-    text = re.sub(r"```.*?```|<!--.*?-->|!\[[^\]]*\]\([^)]*\)", "", pages.text(page), flags=re.DOTALL)
-    lines = [line for line in text.splitlines() if line[:1] not in ("|", "#")]
-    return re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", "\n".join(lines))
-
-
-def sentences(text: str) -> list[str]:
-    """Sentences of prose; an item of a list and a paragraph end one, too."""
-    parts = re.split(r"\n\s*\n|\n- |(?<=[.!?:])[*\"]*\s+", re.sub(r"`[^`]*`", "code", text))
-    return [" ".join(part.split()) for part in parts if part.strip()]
 
 
 def test_pages_are_what_make_numbers_writes(fill):
@@ -90,10 +77,8 @@ def test_numbers_are_those_of_the_tables(fill):
 
 def test_readme_is_one_screen():
     assert len(pages.text("README.md").splitlines()) <= 90
-    assert len(prose("README.md").split()) <= 700
-    long = [sentence for sentence in sentences(prose("README.md")) if len(sentence.split()) > 30]
-    assert not long
+    assert len(pages.prose("README.md").split()) <= 700
 
 
 def test_what_was_found_is_short():
-    assert len(prose("docs/results.md").split()) <= 2500
+    assert len(pages.prose("docs/results.md").split()) <= 2500

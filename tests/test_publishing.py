@@ -265,7 +265,7 @@ def test_images_that_are_not_found_are_not_permitted(hospital, tmp_path):
     np.savez(tmp_path / "iid.npz", images=known[[0, 0, 2]])
     assert publishing.permitted(xray.PUBLISHABLE, tmp_path, "iid", known).tolist() == [False, False, True]
     (tmp_path / "iid.npz").unlink()
-    with pytest.raises(BenchError, match="does not tell where the images are from"):
+    with pytest.raises(BenchError, match="does not say where the images are from"):
         publishing.permitted(xray.PUBLISHABLE, tmp_path, "iid", known)
 
 

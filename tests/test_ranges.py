@@ -116,5 +116,5 @@ def test_a_range_of_this_run_is_read(measured, config, tiny_data, tmp_path):
     found = range_file.read(Job(config, "tiny", "original_isnet", 3, tiny_data), path)
     assert found["ranges"] == measured["original_isnet"]["ranges"]
     path.write_text(path.read_text().replace('"c1": ', '"c1": 1', 1))
-    with pytest.raises(BenchError, match=r"range\.json cannot be read \(it is not as it was written\): make it with"):
+    with pytest.raises(BenchError, match=r"range\.json cannot be read \(it was changed after it was written\)"):
         range_file.read(Job(config, "tiny", "original_isnet", 3, tiny_data), path)

@@ -117,14 +117,18 @@ def test_what_an_axis_is(config):
 @pytest.mark.parametrize(
     ("study", "change", "sentence"),
     [
-        ("mnist", {}, "studies.mnist: files of experiment mnist may have that name; let it not begin with mnist"),
+        (
+            "mnist",
+            {},
+            "studies.mnist: files of experiment mnist may have that name; begin it with another",
+        ),
         ("mnist_accuracy", {}, "studies.mnist_accuracy: files of experiment mnist may have that name"),
         ("studies", {}, "'studies' is taken: it names a rule"),
         ("x", {"experiment": "cifar"}, "studies.x: unknown experiment 'cifar'; known: bare, mnist"),
         ("x", {"experiment": "bare"}, "studies.x: experiment bare has no backbone and training to start from"),
         ("x", {"rows": ["vgg"]}, "studies.x: unknown row 'vgg'; known: deep, resnet"),
         ("x", {"row": ["deep"]}, "studies.x: unknown key 'row'; did you mean 'rows'? known: candidates, changes, "),
-        ("x", {"vary": [WEIGHT, WEIGHT]}, "studies.x: vary: params.heatmap_weight is there twice"),
+        ("x", {"vary": [WEIGHT, WEIGHT]}, "studies.x: vary: params.heatmap_weight is given twice"),
         ("x", {"vary": []}, "studies.x: a study needs either the keys rows and vary, or the key candidates"),
         ("x", {"candidates": {"resnet": [{}]}}, "studies.x: a study needs either the keys rows and vary, or the key "),
         ("x", {"vary": [{**WEIGHT, "setting": "seed"}]}, "studies.x.vary.0.setting: String should match pattern"),
@@ -136,7 +140,7 @@ def test_what_an_axis_is(config):
         (
             "x",
             {"changes": {"data.name.size": 1}},
-            "studies.x: there is no setting data.name.size, since name is no mapping but 'mnist'",
+            "studies.x: there is no setting data.name.size: name is 'mnist', not a mapping",
         ),
         ("x", {"rows": ["resnet"]}, "studies.x (x_runs).methods.resnet_low_p.params: unknown key 'heatmap_weight'"),
         (
@@ -157,9 +161,7 @@ def test_a_mistake_is_a_sentence(given, study, change, sentence):
 
 def test_an_experiment_is_never_replaced(given):
     given["experiments"]["strength_0"] = {"data": {"name": "mnist"}}
-    with pytest.raises(
-        BenchError, match=r"studies.strength: its experiment strength_0 would take the place of another"
-    ):
+    with pytest.raises(BenchError, match=r"studies.strength: its experiment strength_0 would overwrite another"):
         configuration.check(given, "test")
 
 

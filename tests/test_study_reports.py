@@ -181,7 +181,7 @@ def test_a_missing_run_says_how_to_make_it_and_other_data_are_not_compared(bench
     path = bench.run("resnet", 1, "strength_0") / "run.json"
     record = path.read_text()
     path.write_text(record.replace('"MNIST"', '"digits"'))
-    with pytest.raises(BenchError, match=r"strength_0/resnet/seed1 has the data 'digits' where "):
+    with pytest.raises(BenchError, match=r"strength_0/resnet/seed1 has the data 'digits', but "):
         bench.collect("strength")
     path.write_text(record)
     (bench.run("resnet", 1, "strength_0_5") / "metrics.json").unlink()
@@ -241,7 +241,7 @@ def test_a_second_setting_has_rows_of_panels_and_seconds_a_column(bench, drawn):
     seconds = panels[0, 3]
     np.testing.assert_allclose(seconds.containers[0].lines[0].get_ydata(), [50, 50])
     assert seconds.get_ylim() == panels[1, 3].get_ylim()
-    assert seconds.get_ylabel() == "Training (s)"
+    assert seconds.get_ylabel() == "Training time (s)"
 
 
 def test_an_even_scale_keeps_the_order_of_the_configuration(bench, drawn):

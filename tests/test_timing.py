@@ -147,7 +147,7 @@ def test_ratio_is_empty_where_plain_was_not_timed(measured, tmp_path):
         (None, "is missing"),
         ("{", "cannot be read"),
         ("{}", "not written by pytest-benchmark"),
-        ("[]", "no JSON object"),
+        ("[]", "not a JSON object"),
         ('{"benchmarks": []}', "holds no training step"),
     ],
 )

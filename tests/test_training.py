@@ -184,7 +184,7 @@ def test_two_trainers_do_not_share_a_folder(tiny_config, tiny_data, tmp_path, mo
     write, refused = training.write, []
 
     def meanwhile(*given):
-        with pytest.raises(BenchError, match=r"works in .*: wait until it has ended") as caught:
+        with pytest.raises(BenchError, match=r"is using .*: wait until it has ended") as caught:
             run(tiny_config, tiny_data, tmp_path, seed=1)
         refused.append(caught)
         write(*given)

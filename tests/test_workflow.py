@@ -344,7 +344,7 @@ def test_what_snakemake_itself_lets_pass_is_refused(workplace):
     smoke.write_text(text.replace("device: cpu", "device: cpu\nseeds: [1]"))
     run = snakemake(workplace, "--dry-run", "--configfile", smoke)
     assert run.returncode != 0
-    assert "smoke.yaml cannot be read: 'seeds' is there twice" in run.stdout
+    assert "smoke.yaml cannot be read: 'seeds' is given twice" in run.stdout
     assert "Traceback" not in run.stdout
     smoke.write_text(text.replace("results: results/smoke", "results: 2026-01-01").replace("2.0e-3", "2e-3"))
     run = snakemake(workplace, "--dry-run", "--configfile", smoke)

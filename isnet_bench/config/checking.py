@@ -97,7 +97,7 @@ def _of_study(name: str, study: Study, config: Config, known: catalog.Catalog) -
     for experiment in config.experiments:
         # Tables and figures of an experiment have its id and a word: mnist.csv, mnist_comparison.csv.
         if name == experiment or name.startswith(f"{experiment}_"):
-            yield f"{place}: files of experiment {experiment} may have that name; let it not begin with {experiment}"
+            yield f"{place}: files of experiment {experiment} may have that name; begin it with another word"
     try:
         made = grids.expand(name, study, config.experiments)
     except BenchError as error:
@@ -105,7 +105,7 @@ def _of_study(name: str, study: Study, config: Config, known: catalog.Catalog) -
         return
     for inner, section in made.items():
         if inner in config.experiments:
-            yield f"{place}: its experiment {inner} would take the place of another; rename one"
+            yield f"{place}: its experiment {inner} would overwrite another one; rename one of them"
         try:
             experiment = Experiment.model_validate_json(json.dumps(section), strict=True)
         except pydantic.ValidationError as error:

@@ -42,7 +42,7 @@ _NEEDED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 
 def _plain(folder: str) -> str:
     if folder.startswith("~") or any(sign.isspace() for sign in folder):
-        raise ValueError(f"{folder!r} must be a path without spaces, and not begin with ~, which nothing expands")
+        raise ValueError(f"{folder!r} must be a path without spaces that does not begin with ~, which is not expanded")
     return folder
 
 

@@ -199,7 +199,7 @@ def _put(section: Mapping[str, Any], path: Sequence[str], value: Any, setting: s
     before = section.get(first)
     if rest:
         if before is not None and not isinstance(before, Mapping):
-            raise BenchError(f"there is no setting {setting}, since {first} is no mapping but {before!r}")
+            raise BenchError(f"there is no setting {setting}: {first} is {before!r}, not a mapping")
         value = _put(before or {}, rest, value, setting)
     elif isinstance(before, Mapping) and isinstance(value, Mapping):
         value = {**before, **value}

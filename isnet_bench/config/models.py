@@ -283,7 +283,7 @@ class Experiment(Model):
     @model_validator(mode="after")
     def _fits_together(self) -> Experiment:
         if self.methods and (self.backbone is None or self.training is None):
-            raise ValueError("methods need the keys backbone and training beside them")
+            raise ValueError("with methods it also needs the keys backbone and training")
         unknown = sorted(set(self.gallery or ()) - set(self.methods)) if self.methods else []
         if unknown:
             raise ValueError(f"gallery: no row {', '.join(unknown)}; the rows are {listed(self.methods)}")
@@ -331,10 +331,10 @@ class Study(Model):
         if (self.candidates is None) == (not self.vary or not self.rows):
             raise ValueError("a study needs either the keys rows and vary, or the key candidates")
         if self.oracle and not self.select:
-            raise ValueError("oracle belongs to the key candidates")
+            raise ValueError("oracle needs the key candidates")
         for setting, times in Counter(variation.setting for variation in self.vary).items():
             if times > 1:
-                raise ValueError(f"vary: {setting} is there twice; give all of its values in one place")
+                raise ValueError(f"vary: {setting} is given twice; give all of its values in one place")
         return self
 
     @property

@@ -26,7 +26,7 @@ class _Loader(yaml.SafeLoader):
         keys = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
         for place, key in enumerate(keys):
             if key.value in [earlier.value for earlier in keys[:place]]:
-                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} is there twice", key.start_mark)
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} is given twice", key.start_mark)
         return super().construct_mapping(node, deep)
 
 
@@ -51,7 +51,7 @@ def parse(source: str | Path) -> tuple[dict[str, Any], str]:
             f"there is no configuration {source}; give the path of a YAML file, such as config/smoke.yaml"
         ) from None
     except UnicodeError as error:
-        raise BenchError(f"{origin} is not in UTF-8 ({error}): save it so") from error
+        raise BenchError(f"{origin} is not in UTF-8 ({error}): save it in UTF-8") from error
     except (OSError, yaml.YAMLError, ValueError) as error:
         raise BenchError(f"{origin} cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(config, Mapping):

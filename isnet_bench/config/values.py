@@ -78,7 +78,7 @@ def once(given: Sequence[Any]) -> Sequence[Any]:
     """Refuse a list in which something is there twice."""
     for one in given:
         if given.count(one) > 1:
-            raise ValueError(f"{one!r} is there twice")
+            raise ValueError(f"{one!r} is given twice")
     return given
 
 

@@ -116,7 +116,7 @@ def load(folder: Path, split: str) -> Split:
     stored, path = _stored(Path(folder), split, (*Arrays._fields, _GROUPS)), Path(folder) / f"{split}.npz"
     known = info(folder).get("digests", {}) if (Path(folder) / INFO).is_file() else {}
     if known.get(split, "") not in ("", _digest(stored.values())):
-        raise BenchError(f"{path} is of other data than {INFO} beside it tells: delete the folder, then {_REMEDY}")
+        raise BenchError(f"{path} belongs to other data than {INFO} beside it says: delete the folder, then {_REMEDY}")
     arrays = Arrays(*(stored[name] for name in Arrays._fields))
     masks = torch.from_numpy(arrays.masks).float()
     masks[~torch.from_numpy(has_mask(arrays.masks))] = torch.nan

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from baselines.base import with_mask
 from isnet_bench import data as datasets
+from isnet_bench.data import Split
 from isnet_bench.data.base import Groups
 from isnet_bench.evaluation.mediation import mediation
 from isnet_bench.evaluation.metrics import by_group, classification
@@ -33,7 +35,8 @@ def evaluate(job: Job, run: Path) -> None:
     is the mean share of background pixels, which a heatmap that ignores the image would have as its background
     relevance. Where test sets differ in the background alone, prediction changes is the share of images whose
     prediction differs between any two of them, also given for each change on its own. Swap changes need no such sets:
-    `isnet_bench.evaluation.swap.swap_changes`, with the masks that the run was trained with.
+    `isnet_bench.evaluation.swap.swap_changes`, with the masks that the run was trained with. Training masks are the
+    numbers of training images of each class that kept their mask.
 
     `run` is the folder of the run; results are written there, too.
 
@@ -68,6 +71,7 @@ def _evaluate(job: Job, run: Path) -> None:
         },
         **_changes(job.info["background_changes"], predictions),
         "swap_changes": swap_changes(explained.classify, val, train, batch_size, device),
+        "training_masks": _masks_by_class(train, len(job.info["classes"])),
         "train_seconds": record["train_seconds"],
     }
     with replacing(run / PREDICTIONS) as temporary:
@@ -131,6 +135,10 @@ def _changes(changes: Mapping[str, tuple[str, str]], predictions: Mapping[str, n
         "background_changes": {name: float(images.mean()) for name, images in changed.items()},
         "prediction_changes": float(np.any(list(changed.values()), axis=0).mean()) if changed else None,
     }
+
+
+def _masks_by_class(train: Split, classes: int) -> list[int]:
+    return train.labels[with_mask(train.masks)].bincount(minlength=classes).tolist()
 
 
 def _predictions(name: str, found: Examination) -> pd.DataFrame:

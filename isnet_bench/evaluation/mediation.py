@@ -71,7 +71,7 @@ def mediation(
         pair = [[part[indices].to(device) for part in (split.images, split.masks)] for split in (before, after)]
         (old, layers), (new, marked) = (run(*part) for part in pair)
         if not layers:
-            raise ValueError("no nn.ReLU module takes part in its predictions, so that there are no layers to examine")
+            raise ValueError("its predictions use no nn.ReLU module, so there are no layers to examine")
         for layer, output in layers.items():
             shift[layer] += float(_relative(marked[layer] - output, output).sum()) / len(before.labels)
         differ = old != new

@@ -68,10 +68,10 @@ def load_json(path: Path) -> dict[str, Any]:
     """Return a JSON object without its digest, if it has one. Raises ValueError if that is the digest of another."""
     content = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(content, dict):
-        raise ValueError("it is no JSON object")
+        raise ValueError("it is not a JSON object")
     seal = content.pop(_SEAL, None)
     if seal not in (None, _seal(content)):
-        raise ValueError("it is not as it was written")
+        raise ValueError("it was changed after it was written")
     return content
 
 
@@ -159,7 +159,7 @@ def _held(path: Path) -> IO[str]:
             file.seek(0)
             holder = file.read() or "another process"
             file.close()
-            raise BenchError(f"{holder} works in {path.parent}: wait until it has ended, or end it") from error
+            raise BenchError(f"{holder} is using {path.parent}: wait until it has ended, or end it") from error
         # Whoever held it before may have removed it between the two.
         if os.fstat(file.fileno()).st_nlink:
             file.truncate(0)

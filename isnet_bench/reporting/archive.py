@@ -36,7 +36,7 @@ def archive(results: Path, published: Path, out: Path) -> None:
     files |= shown
     lost = [str(path) for path in files.values() if not path.is_file()]
     if lost:
-        raise BenchError(f"{', '.join(lost)} missing: delete the folder of such a run, and run it again")
+        raise BenchError(f"{', '.join(lost)} missing: delete the folders of these runs, and run them again")
     sums = "".join(f"{digest(path)}  {name}\n" for name, path in sorted(files.items()))
     with replacing(out) as part, tarfile.open(part, "w") as whole:
         _add(whole, SUMS, sums.encode())

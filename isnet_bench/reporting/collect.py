@@ -62,6 +62,8 @@ class _Metrics(_Record):
     background_changes: dict[str, _Share] = {}
     # None: no validation image or no training image has a mask.
     swap_changes: _Share | None = None
+    # Of each class; None: the numbers are older than this key.
+    training_masks: tuple[int, ...] | None = None
     # Digests of what belongs to these numbers.
     files: dict[str, str] = {}
     sets: dict[str, _TestSet] = Field(min_length=1)
@@ -101,7 +103,7 @@ class _Run:
             raise BenchError(f"{path} belongs to {found.row} with seed {found.seed}; {self.again('evaluate')}")
         trained = self.record.get("files", {})
         if {name: found.files.get(name) for name in trained} != trained:
-            raise BenchError(f"{self.folder / places.METRICS} is of other weights; {self.again('evaluate')}")
+            raise BenchError(f"{self.folder / places.METRICS} belongs to other weights; {self.again('evaluate')}")
         verify(self.folder, found.files, self.again("evaluate"))
         return found
 
@@ -213,7 +215,7 @@ def _check(run: _Run, first: _Run, code: str) -> None:
     """Runs must have the settings of the configuration, their method's code, and the first one's data and test sets."""
     kind = other_settings(run.settings, run.record, run.tested)
     if kind:
-        raise BenchError(f"{run.folder} was trained with another {kind} than is configured; {run.again('train')}")
+        raise BenchError(f"{run.folder} was trained with another {kind} than configured; {run.again('train')}")
     if run.record.get("source", code) != code:
         raise BenchError(f"{run.folder} was trained with other code of its method than there is now: {run.anew}")
     here, there = (
@@ -223,8 +225,8 @@ def _check(run: _Run, first: _Run, code: str) -> None:
     for kind, value in here.items():
         if value != there[kind]:
             raise BenchError(
-                f"{run.folder} has the {kind} {value!r} where {first.folder} has {there[kind]!r}; such runs cannot "
-                f"share a table: {run.anew}"
+                f"{run.folder} has the {kind} {value!r}, but {first.folder} has {there[kind]!r}; such runs "
+                f"cannot share a table: {run.anew}"
             )
 
 
@@ -265,9 +267,11 @@ def _scores(run: _Run, validated: bool) -> Iterator[dict[str, Any]]:
 
 
 def _classes(run: _Run) -> Iterator[dict[str, Any]]:
+    masks = run.metrics.training_masks
     for name, found in run.metrics.sets.items():
         for place, (scores, predicted) in enumerate(zip(found.per_class, found.confusion, strict=True)):
-            yield {**run.key, "set": name, "class": place, **scores, "predicted": predicted}
+            told = {} if masks is None else {"training_masks": masks[place]}
+            yield {**run.key, "set": name, "class": place, **scores, "predicted": predicted, **told}
 
 
 def _groups(run: _Run) -> Iterator[dict[str, Any]]:

@@ -62,7 +62,7 @@ def accuracy(runs: Runs, out: Path) -> None:
             width,
             runs.heading,
             f"Data: {runs.data}",
-            f"{runs.repeats}{many}; dotted: one over the number of classes",
+            f"{runs.repeats}{many}; dotted: chance",
         )
         style.save(fig, out)
 
@@ -140,7 +140,7 @@ def _write_mean(panel: Axes, mean: float, seeds: np.ndarray, place: float, reach
 
 def _gallery(runs: Runs) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     if not runs.gallery:
-        raise BenchError(f"the gallery of experiment {runs.name} is empty: name some of its rows there")
+        raise BenchError(f"the gallery of experiment {runs.name} is empty: add some of its rows to the key gallery")
     found = snapshot.read(runs.folder, {runs.name}, []).examples(runs.name)
     lost = [row for row in runs.gallery if row not in found]
     if lost:
@@ -252,7 +252,7 @@ def tradeoff(runs: Runs, out: Path) -> None:
             _tradeoff_panel(panel, table if panel is panels[0] else table[part], runs)
         panels[0].set_ylabel(f"{SCORES[tables.metric(runs)]}, {_shown(runs)} (%)")
         for panel in panels[1:]:
-            panel.set_title("the upper ones, enlarged")
+            panel.set_title("enlarged: the best")
         fig.supxlabel("Training time (s)", fontsize=7)
         style.title(fig, width, runs.heading, f"Data: {runs.data}", _tradeoff_bars(runs))
         fig.draw_without_rendering()
@@ -285,7 +285,7 @@ def _shown(runs: Runs) -> str:
 def _tradeoff_bars(runs: Runs) -> str:
     if len(runs.seeds) == 1:
         return "1 seed; bars: 95 % intervals over test images"
-    return f"{runs.repeats}; bars: 95 % intervals, upright over seeds and test images, lying over seeds"
+    return f"{runs.repeats}; bars: 95 % intervals, vertical over seeds and test images, horizontal over seeds"
 
 
 def _tradeoff_panel(panel: Axes, table: pd.DataFrame, runs: Runs) -> None:

@@ -82,7 +82,7 @@ def permitted(rule: bool | frozenset[str], folder: Path, test_set: str, images: 
         with np.load(folder / f"{test_set}.npz") as stored:
             known = stored["images"]
     except (OSError, ValueError, KeyError) as error:
-        raise BenchError(f"{path} does not tell where the images are from ({error}): prepare the data again") from error
+        raise BenchError(f"{path} does not say where the images are from ({error}): prepare the data again") from error
     sources = records[[column for column in records if column.endswith("source")]]
     allowed = sources.isin(rule).all(axis=1).to_numpy() & bool(sources.shape[1])
     same = [(known == image).all(axis=(1, 2, 3)) for image in images]

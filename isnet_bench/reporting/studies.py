@@ -175,7 +175,7 @@ def _score(panel: Axes, table: pd.DataFrame, found: Runs) -> None:
 def _seconds(panel: Axes, table: pd.DataFrame, found: Runs) -> None:
     columns = {f"train_seconds_{name}": name for name in ("mean", "low", "high")}
     _lines(panel, table.drop(columns=list(columns.values())).rename(columns=columns), found)
-    panel.set(yscale="log", ylabel="Training (s)")
+    panel.set(yscale="log", ylabel="Training time (s)")
     panel.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
     panel.yaxis.set_major_formatter("{x:g}")
     panel.yaxis.set_minor_locator(NullLocator())
@@ -251,7 +251,7 @@ def _how(found: Runs, lowest: float) -> str:
     bars = "; bars: 95 % t interval over seeds"
     if len(found.seeds) == 1:
         bars = "; bars: 95 % interval over test images" if found.frame["low"].notna().any() else ""
-    dotted = "; dotted: one over the number of classes" if lowest < 100 / len(found.classes) else ""
+    dotted = "; dotted: chance" if lowest < 100 / len(found.classes) else ""
     return f"{found.repeats}{bars}{dotted}"
 
 

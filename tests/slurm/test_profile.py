@@ -112,7 +112,7 @@ def test_a_run_that_is_refused_killed_or_requeued_ends_like_any_other(tmp_path, 
 
     # Another process, such as an earlier life of the job, still trains there.
     with run("refused") as output, locked(folders["refused"]):
-        wait_until(lambda: "works in" in log("refused"), 60 * MINUTES, "two trainers in one folder")
+        wait_until(lambda: "is using" in log("refused"), 60 * MINUTES, "two trainers in one folder")
     assert "Trying to restart job" in output.read_text()
     assert "resumes" not in log("refused")
 

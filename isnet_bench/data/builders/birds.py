@@ -39,7 +39,7 @@ def _cub(folder: Path) -> pd.DataFrame:
     rows = []
     for number, image in table.items():
         if number not in labels or number not in training or labels[number] not in classes:
-            raise BenchError(f"{folder / 'images.txt'} lists the image {number}, and the other lists say nothing of it")
+            raise BenchError(f"{folder / 'images.txt'} lists the image {number}, but the other lists do not have it")
         finding = classes[labels[number]].partition(".")[2]
         split = "train" if training[number] == "1" else "test_iid"
         rows.append(

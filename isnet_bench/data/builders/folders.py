@@ -33,7 +33,7 @@ def _folders(folder: Path) -> pd.DataFrame:
     if not rows:
         raise BenchError(f"{folder} holds no folder of a class with {', '.join(_IMAGES)} files")
     if 0 < sum("split" in row for row in rows) < len(rows):
-        raise BenchError(f"{home} has classes both inside and outside of folders of splits: move them all into some")
+        raise BenchError(f"{home} has classes inside and outside of folders of splits: move all of them inside")
     return photographs(rows)
 
 
