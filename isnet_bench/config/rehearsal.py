@@ -54,6 +54,7 @@ def _small(section: dict[str, Any], methods: dict[str, Any]) -> dict[str, Any]:
     data = {"manifest": _NO_MANIFEST, "phantom": images, "predicted_masks": None} if kind == "xray" else images
     size = _FEW[kind] // _BATCHES
     short = {"epochs": 1, "batch_size": size, "val_batch_size": size, "masked_images": None}
+    section.pop("seeds", None)
     return {
         **section,
         "data": {**section["data"], **data, "masks": None},
