@@ -1,6 +1,7 @@
 """Experiments on X-rays: masks of their own segmentation, seeds of their own, and a data root without X-rays."""
 
 import copy
+import json
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,9 @@ def test_own_masks_lie_below_the_results(given, results):
     folders = {"chests": f"{results}/segment/masks", "sizes_64": f"{results}/segment/masks", "drawn": "by/hand"}
     for experiment, folder in folders.items():
         assert config.experiment(experiment).data.settings["predicted_masks"] == folder
+    assert configuration.load(json.dumps(given), "there").experiment("chests").data.settings["predicted_masks"] == (
+        "there/segment/masks"
+    )
     # A job's part has no section segment; its folder is spelled out.
     again = configuration.load(config.part("prepare", "chests"))
     assert again.experiment("chests").data == config.experiment("chests").data

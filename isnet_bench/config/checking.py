@@ -26,16 +26,19 @@ _TEST_SETS = {"mnist": _BIASED, "phantom": _BIASED, "xray": (*_BIASED, "swapped"
 _OF_TABLES = ("classes", "comparison")
 
 
-def load(source: str | Path) -> Config:
+def load(source: str | Path, results: str | Path | None = None) -> Config:
     """Read and check a configuration: a YAML file, or JSON text, a part of one as `Config.part` makes it.
 
+    `results` is the folder below which its own masks lie; that of the configuration where absent.
     Raises BenchError if it cannot be read, or for all that is wrong in it.
     """
     raw, origin = reading.parse(source)
-    return check(raw, origin, whole=not str(source).lstrip().startswith("{"))
+    return check(raw, origin, whole=not str(source).lstrip().startswith("{"), results=results)
 
 
-def check(raw: Mapping[str, Any], origin: str, whole: bool = True, strict: bool = True) -> Config:
+def check(
+    raw: Mapping[str, Any], origin: str, whole: bool = True, strict: bool = True, results: str | Path | None = None
+) -> Config:
     """Check a configuration that has been read already.
 
     Parameters
@@ -49,13 +52,15 @@ def check(raw: Mapping[str, Any], origin: str, whole: bool = True, strict: bool 
     strict : bool
         Whether a number must not be given as text, which is what Snakemake makes of those inside a list or a mapping
         of ``--config``.
+    results : path, optional
+        The folder below which its own masks lie; that of the configuration where absent.
 
     Raises
     ------
     BenchError
         For all that is wrong in it, each with its place and the nearest name that is known.
     """
-    raw, unmade = _with_own_masks(raw)
+    raw, unmade = _with_own_masks(raw, results or raw.get("results", Config.model_fields["results"].default))
     text, endless = reading.plain(raw)
     plugins = raw.get("plugins")
     known = catalog.read(
@@ -79,13 +84,12 @@ def check(raw: Mapping[str, Any], origin: str, whole: bool = True, strict: bool 
     return config
 
 
-def _with_own_masks(raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Put the folder of the configuration's own masks where `predicted_masks` is `OWN_MASKS`.
+def _with_own_masks(raw: Mapping[str, Any], results: str | Path) -> tuple[dict[str, Any], list[str]]:
+    """Put the folder of the configuration's own masks, below its results, where `predicted_masks` is `OWN_MASKS`.
 
     Return the configuration, and sentences about experiments that ask for such masks where there is no segmentation.
     """
-    whole, errors = dict(raw), []
-    results, experiments = raw.get("results", Config.model_fields["results"].default), raw.get("experiments")
+    whole, errors, experiments = dict(raw), [], raw.get("experiments")
     for name, experiment in experiments.items() if isinstance(experiments, Mapping) else ():
         data = experiment.get("data") if isinstance(experiment, Mapping) else None
         if isinstance(data, Mapping) and data.get("predicted_masks") == OWN_MASKS:
