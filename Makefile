@@ -5,6 +5,8 @@ CORES ?= all
 CONFIG ?= config/config.yaml
 RESULTS ?= results
 PUBLISHED ?= results/published
+# paper-check tries so large a share of the rows: 2 (two processes of half the rows each) is all of them, 6 a third.
+PAPER_SHARES ?= 2
 
 READY := $(VENV)/.ready
 RUN := PATH="$(abspath $(VENV))/bin:$$PATH"
@@ -20,7 +22,8 @@ smoke: $(READY)  ## every rule and method, tiny: a first look in minutes
 	$(SNAKEMAKE) --configfile config/smoke.yaml
 
 paper-check: $(READY)  ## does every row of config/paper.yaml run at its size? Two batches of a few images each
-	$(RUN) OMP_NUM_THREADS=2 python -m isnet_bench check-run --config config/paper.yaml
+	$(RUN) && export OMP_NUM_THREADS=1 && seq 2 | xargs -P 2 -I@ \
+	  python -m isnet_bench check-run --config config/paper.yaml --share @/$(PAPER_SHARES)
 
 test: $(READY)  ## the tests, with a few of the rounds of damage and of the architectures
 	$(RUN) OMP_NUM_THREADS=1 FAULT_ROUNDS=8 SWEEP_STEP=20 python -m pytest -n 2 -m "not cluster"

@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for package in ("isnet", "baselines", "isnet_bench"):
         logging.getLogger(package).setLevel(logging.INFO)
     try:
-        config = configuration.load(args.config) if "config" in args else Config()
+        config = configuration.load(args.config, getattr(args, "results", None)) if "config" in args else Config()
         args.run_verb(args, config, Layout(getattr(args, "results", None) or config.results))
     except BenchError as error:
         sys.stderr.write(f"error: {error}\n")
@@ -145,7 +145,7 @@ def _catalog(args: argparse.Namespace, config: Config, layout: Layout) -> None:
 def _check(args: argparse.Namespace, config: Config, layout: Layout) -> None:
     """Say of each check, as it is done, whether it holds."""
     if args.verb == "check-run":
-        results = _rehearse(config)
+        results = _rehearse(config, args.share)
     elif args.verb == "check-config":
         from isnet_bench.methods import settings
 
@@ -167,9 +167,9 @@ def _check(args: argparse.Namespace, config: Config, layout: Layout) -> None:
         raise BenchError(f"{failed} of the checks above failed")
 
 
-def _rehearse(config: Config) -> Iterator[tuple[str, str]]:
+def _rehearse(config: Config, share: tuple[int, int]) -> Iterator[tuple[str, str]]:
     """Go through each experiment's jobs on very few images: yield what was done, and what was wrong."""
-    small, seed = configuration.rehearsal(config), config.seeds[0]
+    small, seed = configuration.rehearsal(config, *share), config.seeds[0]
     with tempfile.TemporaryDirectory() as folder:
         layout = Layout(folder)
         for experiment, section in small.experiments.items():
@@ -253,6 +253,13 @@ def _label(text: str) -> tuple[str, str]:
     if not (finding and found):
         raise argparse.ArgumentTypeError(f"{text!r} is not FINDING=LABEL")
     return finding, label
+
+
+def _share(text: str) -> tuple[int, int]:
+    number, _, of = text.partition("/")
+    if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no share: it must be 1/2, 2/2, 1/3, ...")
+    return int(number), int(of)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -345,7 +352,10 @@ def _add_extending(verbs: Any) -> None:
     text = "check that data sets, methods and backbones take the settings of a configuration; takes seconds"
     _verb(verbs, "check-config", _check, text)
     text = "check that every row of every experiment can be trained and tested at its size, on very few images"
-    _verb(verbs, "check-run", _check, text)
+    verb = _verb(verbs, "check-run", _check, text)
+    verb.add_argument(
+        "--share", default=(1, 1), type=_share, metavar="K/N", help="every N-th row alone, from the K-th (default: all)"
+    )
     verb = _bare_verb(verbs, "catalog", _catalog, "tell as JSON what methods and data sets there are")
     verb.add_argument("--plugins", nargs="*", default=[], metavar="FILE", help="Python files with further ones")
     _bare_verb(verbs, "schema", _catalog, "write the JSON Schema and the catalogue of what is built in")

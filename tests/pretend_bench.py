@@ -72,7 +72,7 @@ def figure(place, name):
 
 
 args = cli.parser().parse_args()
-if args.verb == "catalog" or (args.verb == os.environ.get("CHECK_REALLY") == "check-config"):
+if args.verb in ("catalog", os.environ.get("CHECK_REALLY")):
     sys.exit(cli.main())
 if args.verb == "check-config":
     sys.exit()

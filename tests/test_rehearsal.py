@@ -84,3 +84,22 @@ def test_without_x_rays_the_papers_data_are_refused_in_one_sentence(anywhere, ca
     told = capsys.readouterr().err.strip().splitlines()[-1]
     assert told.startswith("error: ")
     assert "xray/" in told
+
+
+@pytest.mark.parametrize("of", [1, 2, 6])
+def test_parts_share_out_all_rows(of):
+    paper = configuration.load(PAPER)
+    whole = configuration.rehearsal(paper)
+    parts = [configuration.rehearsal(paper, part, of) for part in range(1, of + 1)]
+    shared = [(name, row) for part in parts for name, one in part.experiments.items() for row in one.rows]
+    assert sorted(shared) == sorted((name, row) for name, one in whole.experiments.items() for row in one.rows)
+    sizes = [sum(len(one.rows) for one in part.experiments.values()) for part in parts]
+    assert max(sizes) - min(sizes) <= 1
+    assert all(one.rows for part in parts for one in part.experiments.values())
+
+
+@pytest.mark.parametrize("share", ["0/2", "3/2", "1", "a/b"])
+def test_a_share_that_is_none_is_refused(share, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["check-run", "--config", str(PAPER), "--share", share])
+    assert "is no share: it must be 1/2, 2/2, 1/3, ..." in capsys.readouterr().err

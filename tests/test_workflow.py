@@ -1,19 +1,16 @@
 """The Snakefile: what it plans for each configuration, what a second call does, what a change runs again."""
 
-import collections
 import os
 import re
 import shlex
 import shutil
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+import workplaces
 import yaml
+from workplaces import ROOT, calls, commands, edit, planned, snakemake
 
-ROOT = Path(__file__).resolve().parents[1]
-BIN = Path(sys.executable).parent
 RULES = {
     "prepare",
     "range_classifier",
@@ -31,58 +28,7 @@ ON_GPU = {"segment", "range_classifier", "relevance_range", "train", "evaluate",
 ON_DEMAND = {"segment", "mediation", "collect_study", "study", "choice", "overview"}
 TARGETS = {"default", "all", "bench", "studies"}
 BLOCK = {"method": "original_isnet", "params": {"propagation": "block"}}
-
-
-def snakemake(folder, *arguments, cores=("--cores", "2"), **environment):
-    """Run Snakemake in a folder; stdout and stderr are in ``stdout``."""
-    command = [Path(sys.executable).with_name("snakemake"), "--snakefile", ROOT / "Snakefile", *cores, *arguments]
-    return subprocess.run(
-        list(map(str, command)),
-        cwd=folder,
-        env=os.environ
-        | {"XDG_CACHE_HOME": str(folder), "PATH": f"{BIN}:{os.environ['PATH']}"}
-        | {"REAL_BENCH": str(ROOT / "isnet_bench")}
-        | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-
-
-def planned(output):
-    """Rule -> number of jobs, as a dry run lists them."""
-    return {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", output, flags=re.MULTILINE)}
-
-
-def commands(output):
-    return re.findall(r"^Shell command: (OMP.*)$", output, flags=re.MULTILINE)
-
-
-@pytest.fixture
-def workplace(tmp_path):
-    """A folder with the configurations, in which ``python -m isnet_bench`` is the pretended one."""
-    shutil.copytree(ROOT / "config", tmp_path / "config")
-    (tmp_path / "isnet_bench").mkdir()
-    (tmp_path / "isnet_bench" / "__init__.py").touch()
-    shutil.copy(ROOT / "tests" / "pretend_bench.py", tmp_path / "isnet_bench" / "__main__.py")
-    return tmp_path
-
-
-def calls(workplace):
-    """What has been called since the last look, and how often."""
-    file = workplace / "calls.txt"
-    counted = collections.Counter(file.read_text().splitlines() if file.exists() else [])
-    file.unlink(missing_ok=True)
-    return counted
-
-
-def edit(workplace, change):
-    """Change the smoke configuration."""
-    file = workplace / "config" / "smoke.yaml"
-    config = yaml.safe_load(file.read_text())
-    change(config)
-    file.write_text(yaml.safe_dump(config, sort_keys=False))
+workplace = workplaces.workplace
 
 
 def few(config):
@@ -96,13 +42,15 @@ def few(config):
 @pytest.mark.parametrize("name", ["config", "smoke", "paper"])
 def test_dry_run_plans_every_rule(workplace, name):
     # The default configuration and the default profile are found without being named.
-    run = snakemake(workplace, "--dry-run", *(["--configfile", f"config/{name}.yaml"] if name != "config" else []))
+    named = ["--configfile", f"config/{name}.yaml"] if name != "config" else []
+    run = snakemake(workplace, "--dry-run", *named, ISNET_BENCH_DATA="nowhere")
     assert run.returncode == 0, run.stdout
     assert "profiles/default" in run.stdout.splitlines()[0]
     config = yaml.safe_load((ROOT / "config" / f"{name}.yaml").read_text())
-    trainings = len(config["seeds"]) * sum(len(e["methods"]) for e in config["experiments"].values())
+    trainings = sum(len(e.get("seeds", config["seeds"])) * len(e["methods"]) for e in config["experiments"].values())
     counts = planned(run.stdout)
-    assert set(counts) - {"default", "total"} == RULES | ({"segment"} if "segment" in config else set())
+    segments = "segment" in config and not config["segment"].get("optional")
+    assert set(counts) - {"default", "total"} == RULES | ({"segment"} if segments else set())
     assert counts["train"] == counts["evaluate"] == trainings
     # An empty gallery has no figure.
     galleries = [e.get("gallery") != [] for e in config["experiments"].values()]

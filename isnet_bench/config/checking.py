@@ -15,7 +15,10 @@ from isnet_bench.config.configuration import Config
 from isnet_bench.config.models import Experiment, Overview, Row, Study
 from isnet_bench.config.timing import MAIN
 from isnet_bench.io.errors import BenchError, listed, unknown
+from isnet_bench.layout import Layout
 
+OWN_MASKS = "segment"
+"""Value of a data set's `predicted_masks` that stands for the masks of the configuration's own segmentation."""
 _BIASED = ("iid", "ood", "deceiving")
 # Of the built-in data sets: which test sets they have, whatever their settings are.
 _TEST_SETS = {"mnist": _BIASED, "phantom": _BIASED, "xray": (*_BIASED, "swapped")}
@@ -23,16 +26,19 @@ _TEST_SETS = {"mnist": _BIASED, "phantom": _BIASED, "xray": (*_BIASED, "swapped"
 _OF_TABLES = ("classes", "comparison")
 
 
-def load(source: str | Path) -> Config:
+def load(source: str | Path, results: str | Path | None = None) -> Config:
     """Read and check a configuration: a YAML file, or JSON text, a part of one as `Config.part` makes it.
 
+    `results` is the folder below which its own masks lie; that of the configuration where absent.
     Raises BenchError if it cannot be read, or for all that is wrong in it.
     """
     raw, origin = reading.parse(source)
-    return check(raw, origin, whole=not str(source).lstrip().startswith("{"))
+    return check(raw, origin, whole=not str(source).lstrip().startswith("{"), results=results)
 
 
-def check(raw: Mapping[str, Any], origin: str, whole: bool = True, strict: bool = True) -> Config:
+def check(
+    raw: Mapping[str, Any], origin: str, whole: bool = True, strict: bool = True, results: str | Path | None = None
+) -> Config:
     """Check a configuration that has been read already.
 
     Parameters
@@ -46,12 +52,15 @@ def check(raw: Mapping[str, Any], origin: str, whole: bool = True, strict: bool 
     strict : bool
         Whether a number must not be given as text, which is what Snakemake makes of those inside a list or a mapping
         of ``--config``.
+    results : path, optional
+        The folder below which its own masks lie; that of the configuration where absent.
 
     Raises
     ------
     BenchError
         For all that is wrong in it, each with its place and the nearest name that is known.
     """
+    raw, unmade = _with_own_masks(raw, results or raw.get("results", Config.model_fields["results"].default))
     text, endless = reading.plain(raw)
     plugins = raw.get("plugins")
     known = catalog.read(
@@ -63,6 +72,7 @@ def check(raw: Mapping[str, Any], origin: str, whole: bool = True, strict: bool 
         for key in needed
         if key not in raw or (key, raw[key]) == ("seeds", None)
     ]
+    errors += unmade
     labels = {card.name: card.label for card in known.methods.values()}
     try:
         config = Config.model_validate_json(text, strict=strict, context={"labels": labels})
@@ -72,6 +82,25 @@ def check(raw: Mapping[str, Any], origin: str, whole: bool = True, strict: bool 
     if errors:
         raise reading.all_of(origin, errors)
     return config
+
+
+def _with_own_masks(raw: Mapping[str, Any], results: str | Path) -> tuple[dict[str, Any], list[str]]:
+    """Put the folder of the configuration's own masks, below its results, where `predicted_masks` is `OWN_MASKS`.
+
+    Return the configuration, and sentences about experiments that ask for such masks where there is no segmentation.
+    """
+    whole, errors, experiments = dict(raw), [], raw.get("experiments")
+    for name, experiment in experiments.items() if isinstance(experiments, Mapping) else ():
+        data = experiment.get("data") if isinstance(experiment, Mapping) else None
+        if isinstance(data, Mapping) and data.get("predicted_masks") == OWN_MASKS:
+            made = {**data, "predicted_masks": str(Layout(str(results)).masks())}
+            whole["experiments"] = {**whole["experiments"], name: {**experiment, "data": made}}
+            if not raw.get("segment"):
+                errors.append(
+                    f"experiments.{name}.data.predicted_masks: {OWN_MASKS} means the masks of the key segment, which "
+                    "is missing; add it, or name a folder"
+                )
+    return whole, errors
 
 
 def _mistakes(config: Config, known: catalog.Catalog) -> Iterator[str]:

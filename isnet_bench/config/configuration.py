@@ -66,6 +66,11 @@ class Config(Model):
         """Return an experiment of the configuration, or one that a study is expanded into. Raises what `row` does."""
         return self.experiments.get(name) or pick("experiment", name, {**self.experiments, **self._expanded})
 
+    @property
+    def segments(self) -> bool:
+        """Whether lungs are segmented: `segment` is there, and there are X-rays, or there must be."""
+        return self.segment is not None and not (self.segment.optional and self.segment.absent)
+
     def row(self, experiment: str, row: str) -> Row:
         """Return a row of an experiment. Raises BenchError if there is none; those that there are are listed."""
         return pick(f"method of experiment {experiment}", row, self.experiment(experiment).rows)
@@ -78,9 +83,14 @@ class Config(Model):
         """Return an overview. Raises BenchError if there is none; those that there are are listed."""
         return pick("overview", name, self.overviews)
 
+    def experiment_seeds(self, name: str) -> tuple[int, ...]:
+        """Return the seeds of an experiment: its own, or those of the configuration."""
+        return self.experiment(name).seeds or self.seeds or ()
+
     def study_seeds(self, name: str) -> tuple[int, ...]:
-        """Return the seeds of a study: its own, or those of the configuration."""
-        return self.study(name).seeds or self.seeds or ()
+        """Return the seeds of a study: its own, or those of its experiment."""
+        study = self.study(name)
+        return study.seeds or self.experiment_seeds(study.experiment)
 
     def study_rows(self, name: str) -> dict[str, Row]:
         """Return the rows that take part in a study; none where it chooses among candidates."""
@@ -192,7 +202,7 @@ class Config(Model):
 
     def _study_part(self, name: str) -> dict[str, Any]:
         study = self.study(name)
-        base = self.experiment(study.experiment).given("gallery", "gallery_set", "title")
+        base = self.experiment(study.experiment).given("gallery", "gallery_set", "title", "seeds")
         named = () if isinstance(study.rows, Mapping) else study.rows
         base["methods"] = {row: base["methods"][row] for row in named}
         section = {**study.given(), "seeds": self.study_seeds(name)}

@@ -274,6 +274,7 @@ class Experiment(Model):
     backbone: Backbone | None = None
     training: Training | None = Field(None, description="Trainer settings shared by all methods.")
     methods: Entries = Field({}, description="Row of the tables -> what is trained in it.")
+    seeds: Seeds | None = Field(None, description="Those of the configuration where absent.")
     score: Score = Field("accuracy", description="What tables for people and figures show; the csv has all scores.")
     gallery: tuple[str, ...] | None = Field(
         None, description="Rows of the figure of heatmaps; all where absent. Empty: there is no such figure."
@@ -323,7 +324,7 @@ class Study(Model):
     )
     oracle: bool = Field(False, description="Whether candidates are tested too; shows what the last test set chooses.")
     changes: dict[str, Any] = Field({}, description="Setting -> a value that it has in all runs of the study.")
-    seeds: Seeds | None = Field(None, description="Those of the configuration where absent.")
+    seeds: Seeds | None = Field(None, description="Those of the experiment where absent.")
     seconds: bool = Field(False, description="Whether table and figure show the training time.")
 
     @model_validator(mode="after")

@@ -16,13 +16,16 @@ _FEW = {"mnist": 10, "decoy_mnist": 10, "colored_mnist": 10, "phantom": 4, "xray
 _NO_MANIFEST = "rehearsal/manifest.csv"
 
 
-def rehearsal(config: Config) -> Config:
+def rehearsal(config: Config, part: int = 1, of: int = 1) -> Config:
     """Return a configuration with the same backbones, image sizes, methods and hyper-parameters, on the processor.
 
     It has one seed; each run has one epoch of two batches of a few images. X-rays are the phantom, which stands in.
     A row that another experiment has, too, with the same backbone and image size is there once; an experiment that
     has no other rows keeps one. Left out are methods that need groups, which so few images do not have, studies,
     overviews, segmentation and timing, and experiments on data sets of plug-ins, whose sizes nothing here knows.
+
+    Rows may be shared out: part 1 of 2 has the first, the third, ... of all that are left, part 2 the others. An
+    experiment without a row in a part is not in it.
     """
     given = config.given("studies", "overviews", "segment", "timing", "results")
     seen: set[str] = set()
@@ -35,6 +38,11 @@ def rehearsal(config: Config) -> Config:
             fresh = {row: entry for row, entry in entries.items() if _key(section, entry) not in seen}
             seen |= {_key(section, entry) for entry in fresh.values()}
             made[name] = _small(section, fresh or dict([next(iter(entries.items()))]))
+    mine = [(name, row) for name, section in made.items() for row in section["methods"]][part - 1 :: of]
+    for name, section in list(made.items()):
+        section["methods"] = {row: entry for row, entry in section["methods"].items() if (name, row) in mine}
+        if not section["methods"]:
+            del made[name]
     return check({**given, "seeds": given["seeds"][:1], "device": "cpu", "experiments": made}, "the rehearsal")
 
 
@@ -54,6 +62,7 @@ def _small(section: dict[str, Any], methods: dict[str, Any]) -> dict[str, Any]:
     data = {"manifest": _NO_MANIFEST, "phantom": images, "predicted_masks": None} if kind == "xray" else images
     size = _FEW[kind] // _BATCHES
     short = {"epochs": 1, "batch_size": size, "val_batch_size": size, "masked_images": None}
+    section.pop("seeds", None)
     return {
         **section,
         "data": {**section["data"], **data, "masks": None},

@@ -44,6 +44,21 @@ class Segment(Model):
     gradient_clip: Positive | None = Field(1.0, description="Largest norm of the gradient; null: not clipped.")
     augmentation: Augmentation = Field(Augmentation(), description="Of the training images.")
     seed: Seed = Field(0, description="Of initial weights, batches and augmentation.")
+    optional: bool = Field(
+        False,
+        description="Whether nothing is segmented where there are no X-rays: not even the folder of `manifest`. false: "
+        "that is an error.",
+    )
+
+    @property
+    def absent(self) -> bool:
+        """Whether there are no X-rays, so that the phantom may stand in: neither `manifest` nor its folder is there.
+
+        A folder without the manifest is a mistake, which the jobs that need it tell of.
+        """
+        root = inputs.data_root()
+        path = root / self.manifest
+        return not (path.is_symlink() or path.exists() or (path.parent != root and path.parent.exists()))
 
     def files(self) -> str:
         """Return the digest of the files that the manifests list."""

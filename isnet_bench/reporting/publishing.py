@@ -113,7 +113,7 @@ def _runs(cfg: Config, name: str) -> tuple[dict[tuple[str, str, int], Row], bool
     """Return the row of each run of an experiment or a study, and whether the runs are tested."""
     if name in cfg.experiments:
         rows = cfg.experiment(name).rows.items()
-        return {(name, key, seed): row for key, row in rows for seed in cfg.seeds or ()}, True
+        return {(name, key, seed): row for key, row in rows for seed in cfg.experiment_seeds(name)}, True
     runs = {
         (cell.experiment, cell.row, seed): cfg.row(cell.experiment, cell.row)
         for cell in cfg.cells(name)

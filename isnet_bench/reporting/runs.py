@@ -131,7 +131,7 @@ def cells(cfg: Config, name: str) -> tuple[Cell, ...]:
 
 def seeds(cfg: Config, name: str) -> tuple[int, ...]:
     """Return the seeds of an experiment or a study."""
-    return tuple(cfg.study_seeds(name) if name in cfg.studies else cfg.seeds or ())
+    return cfg.study_seeds(name) if name in cfg.studies else cfg.experiment_seeds(name)
 
 
 def source(results: Path, name: str) -> Path:

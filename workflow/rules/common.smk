@@ -23,6 +23,9 @@ STUDIED = [name for study in CONFIG.studies for name in CONFIG.study_experiments
 TRAINED = [layout.RECORD, layout.HISTORY]
 CHOICES = [name for name, study in CONFIG.studies.items() if study.select]
 QUANTITIES = ["time", "memory"]
+# About how many times as long as the others these train; and the priority of jobs that trainings wait for.
+TIMES = {"original_isnet": 5, "dual_isnet": 2}
+BEFORE_TRAINING = 1_000_000
 GPUS = 0 if CONFIG.device == "cpu" else 1
 # Used with --software-deployment-method conda only.
 ENVIRONMENT = "../envs/isnet-bench.yaml"
@@ -73,14 +76,16 @@ def data_files(wildcards):
 def predicted_masks(wildcards):
     """The masks for an experiment whose data have a folder of predicted_masks: the segmentation's, or those there."""
     asked = CONFIG.experiment(wildcards.experiment).data.settings.get("predicted_masks")
-    if asked is None or (CONFIG.segment and Path(asked) == LAYOUT.masks()):
-        return LAYOUT.masks() if asked else []
+    if asked is None:
+        return []
+    if CONFIG.segment and Path(asked) == LAYOUT.masks():
+        return LAYOUT.masks() if CONFIG.segments else []
     return sorted(Path(asked).rglob("*.png"))
 
 
 def segment_outputs():
-    """The lung masks, where they are asked for."""
-    return [LAYOUT.segment() / layout.METRICS] if CONFIG.segment else []
+    """The lung masks, where they are asked for and there are X-rays."""
+    return [LAYOUT.segment() / layout.METRICS] if CONFIG.segments else []
 
 
 def range_of(wildcards):
@@ -100,6 +105,12 @@ def part_of_range(wildcards):
     return CONFIG.part("range", wildcards.experiment, row_of_range(wildcards))
 
 
+def longest_first(wildcards):
+    """The priority of a training: the longer it takes, the earlier it begins, so that all cores end together."""
+    row = CONFIG.row(wildcards.experiment, wildcards.row)
+    return row.training.epochs * TIMES.get(row.method, 1)
+
+
 def runs_of(rows, seeds, files):
     """Files of runs, given pairs of an experiment and a row."""
     return [LAYOUT.run(*row, seed) / file for row in rows for seed in seeds for file in files]
@@ -108,7 +119,7 @@ def runs_of(rows, seeds, files):
 def experiment_runs(experiment):
     """What every run of an experiment leaves behind."""
     rows = [(experiment, row) for row in CONFIG.experiment(experiment).rows]
-    return runs_of(rows, CONFIG.seeds, [*TRAINED, layout.METRICS, layout.PREDICTIONS, layout.HEATMAPS])
+    return runs_of(rows, CONFIG.experiment_seeds(experiment), [*TRAINED, layout.METRICS, layout.PREDICTIONS, layout.HEATMAPS])
 
 
 def study_runs(study):

@@ -19,6 +19,7 @@ rule segment:
         files=CONFIG.segment and CONFIG.segment.files(),
         out=subpath(output.weights, parent=True),
     threads: 4
+    priority: BEFORE_TRAINING
     resources:
         runtime=120,
         gpu=GPUS,
@@ -40,6 +41,7 @@ rule prepare:
         config=part_of("prepare", "experiment"),
         source=lambda wildcards: CONFIG.catalog.data[CONFIG.experiment(wildcards.experiment).data.name].code,
         files=data_files,
+    priority: BEFORE_TRAINING
     conda:
         ENVIRONMENT
     shell:

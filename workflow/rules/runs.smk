@@ -19,6 +19,7 @@ rule train:
         row="{row}",
         range=lambda wildcards, input: f"--range {input.range}" if input.get("range") else "",
         out=subpath(output.weights, parent=True),
+    priority: longest_first
     resources:
         runtime=720,
         gpu=GPUS,
@@ -47,6 +48,7 @@ use rule train as range_classifier with:
         row=configuration.CLASSIFIER,
         range="",
         out=subpath(output.weights, parent=True),
+    priority: BEFORE_TRAINING
 
 
 rule relevance_range:
@@ -64,6 +66,7 @@ rule relevance_range:
         config=part_of_range,
         source=lambda wildcards: CONFIG.source(wildcards.experiment, row_of_range(wildcards)),
         classifier=subpath(input.weights, parent=True),
+    priority: BEFORE_TRAINING
     resources:
         gpu=GPUS,
     conda:

@@ -66,7 +66,8 @@ class Settings:
         Side of the images in pixels, at least 32. The whole frame is resized, without its aspect ratio being kept.
     predicted_masks : str or None
         Folder of the masks of images that the manifest gives none for, relative to the working directory: for the image
-        a/b.jpg the file a/b.png. None: every image must have a mask in the manifest.
+        a/b.jpg the file a/b.png; in a configuration "segment" stands for that of its own segmentation. None: every
+        image must have a mask in the manifest.
     mask_values : tuple of int
         Values of the foreground in the manifest's masks: palette indices or grey values. Empty: see
         `isnet_bench.data.images.reading.read_mask`.
