@@ -75,6 +75,44 @@ def resisted(experiment: str, row: str, within: float = 2) -> int:
     return int((seeds(experiment, row, "deceiving") >= seeds(experiment, row, "iid") - within - 1e-9).sum())
 
 
+def fewest(row: str, mark: str, studies: Iterable[str], within: float = 2) -> str:
+    """Return the first of some studies of few masks, from few to more, in which every seed of a row resists a mark.
+
+    Each is named like "few_masks_10", and what comes back is the last part of that name, or "–".
+    """
+    runs = table("runs")
+    for name in studies:
+        place = f"{name}_{mark}", row
+        wanted = ((runs["experiment"] == place[0]) & (runs["row"] == row)).sum()
+        if wanted and resisted(*place, within=within) == wanted:
+            return name.rsplit("_", 1)[1]
+    return "–"
+
+
+@cache
+def _followed(experiment: str, row: str) -> pd.DataFrame:
+    key = ["seed", "index"]
+    where = f"experiment == '{experiment}' and row == '{row}'"
+    predictions = (
+        pd.read_parquet(PUBLISHED / "predictions.parquet")
+        .query(where)
+        .pivot(index=key, columns="set", values="prediction")
+    )
+    changed = predictions[predictions["ood"] != predictions["deceiving"]]["deceiving"].rename("class").reset_index()
+    masks = pd.read_parquet(PUBLISHED / "classes.parquet").query(f"{where} and set == 'deceiving'")
+    return changed.merge(masks[["seed", "class", "training_masks"]], on=["seed", "class"], validate="many_to_one")
+
+
+def changed(experiment: str, rows: Iterable[str]) -> int:
+    """Return how many predictions, of all seeds, change when the mark of another class is added."""
+    return sum(len(_followed(experiment, row)) for row in rows)
+
+
+def followed(experiment: str, rows: Iterable[str], masks: bool = False) -> int:
+    """Return how many of these change to a class of which no training image has a mask; or to one of which some has."""
+    return sum(int(((_followed(experiment, row)["training_masks"] > 0) == masks).sum()) for row in rows)
+
+
 def compared(
     name: str, row: str, condition: str | None = None, of: str = "deceiving", snapshot: str = "."
 ) -> pd.Series:
@@ -181,8 +219,8 @@ def published(path: str, snapshot: str = ".") -> str:
 NAMES = {
     function.__name__: function
     for function in (
-        column, compared, cost, difference, growth, interval, lowest, mean, no_difference, paired, published, relevance,
-        resisted, restored, seeds, settings, so, spread, step, worst,
+        changed, column, compared, cost, difference, fewest, followed, growth, interval, lowest, mean, no_difference,
+        paired, published, relevance, resisted, restored, seeds, settings, so, spread, step, worst,
     )
 }  # fmt: skip
 

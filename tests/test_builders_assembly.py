@@ -194,8 +194,8 @@ def test_the_command_line_builds_and_combines(verb, tmp_path):
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (["--collection", "actualmed"], "takes either --collection and --folder, or --combine"),
-        (["--collection", "actualmed", "--folder", "actualmed", "--combine", "x.csv"], "takes either"),
+        (["--collection", "actualmed"], "needs either --collection and --folder, or --combine"),
+        (["--collection", "actualmed", "--folder", "actualmed", "--combine", "x.csv"], "needs either"),
         (["--collection", "actual", "--folder", "actualmed"], "unknown collection 'actual'"),
         ([*ACTUALMED, "--split", "test_ood", "--val-share", "0.1"], "for split train or own only, not for test_ood"),
         ([*ACTUALMED, "--val-share", "-0.1"], "manifest: val_share: Input should be greater than or equal to 0"),

@@ -165,7 +165,7 @@ def test_a_seed_is_a_number_from_0_on(config, capsys, seed):
     with pytest.raises(SystemExit) as caught:
         cli.main(["train", "--experiment", "mnist", "--method", "resnet", f"--seed={seed}"])
     assert caught.value.code == 2
-    assert "is no seed" in capsys.readouterr().err
+    assert "is not a seed" in capsys.readouterr().err
 
 
 def test_module_runs_and_names_its_verbs():

@@ -100,7 +100,7 @@ def test_other_groups_are_other_data(digits, tmp_path):
         digests.append(data.info(tmp_path / name)["digests"])
     assert {split for split in digests[0] if digests[0][split] != digests[1][split]} == {"iid"}
     (tmp_path / "one/iid.npz").write_bytes((tmp_path / "other/iid.npz").read_bytes())
-    with pytest.raises(BenchError, match=r"iid\.npz is of other data"):
+    with pytest.raises(BenchError, match=r"iid\.npz belongs to other data"):
         data.load(tmp_path / "one", "iid")
 
 
