@@ -156,12 +156,14 @@ def examine(
     device : torch.device
         Where the network is.
     """
-    number = len(split.labels)
+    number, pixels, foreground = len(split.labels), 0, 0.0
     chosen = np.union1d(np.linspace(0, number - 1, min(EXPLAINED, number)).astype(int), shown)
     probabilities, shares, examples = [], [], []
     with torch.no_grad():
         for images, masks, _ in _batches(split, np.arange(number), batch_size, device):
             probabilities.append(explainer.classify(images, masks).softmax(1).cpu())
+            there = masks[with_mask(masks)]
+            pixels, foreground = pixels + there.numel(), foreground + float(there.double().sum())
         for images, masks, labels in _batches(split, chosen, batch_size, device):
             relevance = explainer.explain(images, masks, labels)
             shares.append(background_relevance(relevance, masks).cpu())
@@ -170,7 +172,7 @@ def examine(
         labels=split.labels.numpy(),
         probabilities=torch.cat(probabilities).numpy(),
         background_relevance=torch.cat(shares).numpy(),
-        background_area=1 - float(split.masks[with_mask(split.masks)].double().mean()),
+        background_area=1 - foreground / pixels if pixels else float("nan"),
         examples={
             "images": split.images[shown].numpy(),
             "masks": split.masks[shown].numpy(),
