@@ -164,10 +164,11 @@ def examine(
             probabilities.append(explainer.classify(images, masks).softmax(1).cpu())
             there = masks[with_mask(masks)]
             pixels, foreground = pixels + there.numel(), foreground + float(there.double().sum())
-        for images, masks, labels in _batches(split, chosen, batch_size, device):
+        example = np.split(np.isin(chosen, shown), range(batch_size, len(chosen), batch_size))
+        for here, (images, masks, labels) in zip(example, _batches(split, chosen, batch_size, device), strict=True):
             relevance = explainer.explain(images, masks, labels)
             shares.append(background_relevance(relevance, masks).cpu())
-            examples.append(relevance.cpu())
+            examples.append(relevance.cpu()[torch.from_numpy(here)])
     return Examination(
         labels=split.labels.numpy(),
         probabilities=torch.cat(probabilities).numpy(),
@@ -176,7 +177,7 @@ def examine(
         examples={
             "images": split.images[shown].numpy(),
             "masks": split.masks[shown].numpy(),
-            "relevance": torch.cat(examples).numpy()[np.searchsorted(chosen, shown)],
+            "relevance": torch.cat(examples).numpy(),
             "labels": split.labels[shown].numpy(),
         },
     )
