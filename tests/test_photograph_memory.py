@@ -1,5 +1,6 @@
 """The memory of a process does not grow with the number of photographs."""
 
+import importlib
 import sys
 from pathlib import Path
 
@@ -16,9 +17,7 @@ def photograph_memory():
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(ROOT / "benchmarks"))
         patch.setenv("PYTHONPATH", str(ROOT))
-        import photograph_memory
-
-        yield photograph_memory
+        yield importlib.import_module("photograph_memory")
 
 
 @pytest.mark.slow
