@@ -169,9 +169,11 @@ def _check(args: argparse.Namespace, config: Config, layout: Layout) -> None:
 
 def _rehearse(config: Config, share: tuple[int, int]) -> Iterator[tuple[str, str]]:
     """Go through each experiment's jobs on very few images: yield what was done, and what was wrong."""
+    from isnet_bench.data.images import made_up
+
     small, seed = configuration.rehearsal(config, *share), config.seeds[0]
     with tempfile.TemporaryDirectory() as folder:
-        layout = Layout(folder)
+        layout = Layout(Path(folder, "results"))
         for experiment, section in small.experiments.items():
             base = {"experiment": experiment, "study": None, "seed": seed, "data": None, "range": None, "out": None}
             jobs = [
@@ -179,12 +181,13 @@ def _rehearse(config: Config, share: tuple[int, int]) -> Iterator[tuple[str, str
                 for row in section.rows
                 for stage, verb in ((_train, "train"), (_evaluate, "evaluate"))
             ]
-            for row, stage, verb in [*jobs, (None, _collect, "collect"), (None, _report, "tables")]:
-                args = argparse.Namespace(**base, row=row, verb=verb, run=None)
-                yield (
-                    f"{experiment}{f', {row}' if row else ''}: {verb}",
-                    problem_of(partial(stage, config=small, layout=layout), args),
-                )
+            with made_up.standing_in(section.data, Path(folder, "data", experiment), configuration.FEW["images"]):
+                for row, stage, verb in [*jobs, (None, _collect, "collect"), (None, _report, "tables")]:
+                    args = argparse.Namespace(**base, row=row, verb=verb, run=None)
+                    yield (
+                        f"{experiment}{f', {row}' if row else ''}: {verb}",
+                        problem_of(partial(stage, config=small, layout=layout), args),
+                    )
 
 
 def _collect(args: argparse.Namespace, config: Config, layout: Layout) -> None:

@@ -19,6 +19,11 @@ METRICS, PREDICTIONS, HEATMAPS = "metrics.json", "predictions.parquet", "heatmap
 MEDIATION = "mediation.csv"
 
 
+def arrays_file(folder: Path, split: str, name: str = "images") -> Path:
+    """Return where a folder of prepared data has the images, or the masks, of a split."""
+    return folder / f"{split}.{name}.npy"
+
+
 @dataclass(frozen=True)
 class Layout:
     """The folders and files of one root of results."""

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from photograph_layouts import PHOTOGRAPHS, folders, save, spawrious
+from photograph_layouts import PHOTOGRAPHS, birds_on_places, folders, save, spawrious
 from PIL import Image
 from published_layouts import put, table
 
@@ -243,24 +243,6 @@ def test_manifests_of_photographs_can_be_combined(make, tmp_path):
 
 
 # --- from a collection to a trained network -----------------------------------------------------------------
-
-
-def birds_on_places(folder):
-    """Waterbirds of two species in small: every bird and place in each split, a bird's place told by its colour."""
-    rng, rows = np.random.default_rng(0), []
-    kinds = [(bird, place, split) for split in range(3) for bird in range(2) for place in range(2)] * 4
-    for number, (bird, place, split) in enumerate(kinds):
-        name = f"{bird}.Species/{number:03}.png"
-        image = rng.integers(0, 60, (40, 44, 3), dtype=np.uint8)
-        image[..., 2 * place] += 100
-        image[10:30, 10:30] = rng.integers(150, 256, (20, 20, 1))
-        image[10 + 10 * bird : 20 + 10 * bird, 10:30] = 0
-        save(image, folder / name)
-        mask = np.zeros((40, 44))
-        mask[10:30, 10:30] = 204
-        save(mask, folder / "segmentations" / name)
-        rows.append(f"{number},{name},{bird},{split},{place},x")
-    table(folder / "metadata.csv", "img_id,img_filename,y,split,place,place_filename", *rows)
 
 
 def test_waterbirds_from_the_collection_to_the_worst_group(make, tmp_path, monkeypatch):

@@ -337,11 +337,13 @@ def test_prepared_data_are_what_was_made(tiny_data, tiny_config):
 def test_unprepared_and_damaged_data_are_named(tmp_path):
     with pytest.raises(BenchError, match=r"data.json is missing: make the data with: python -m isnet_bench prepare"):
         datasets.info(tmp_path)
-    with pytest.raises(BenchError, match=r"val.npz is missing: make the data with"):
-        datasets.load(tmp_path, "val")
-    (tmp_path / "val.npz").write_bytes(b"PK no zip file")
-    with pytest.raises(BenchError, match=r"val.npz is damaged .*: delete it, then make the data with"):
-        datasets.load(tmp_path, "val")
+    for name in ("val.images.npy", "val.masks.npy", "val.npz"):
+        with pytest.raises(BenchError, match=rf"{name} is missing: make the data with"):
+            datasets.load(tmp_path, "val")
+        (tmp_path / name).write_bytes(b"PK no zip file, nor an array")
+        with pytest.raises(BenchError, match=rf"{name} is damaged .*: delete it, then make the data with"):
+            datasets.load(tmp_path, "val")
+        np.save(tmp_path / name, np.zeros((2, 1, 4, 4), np.uint8))
 
 
 def test_failed_preparation_leaves_no_description(tiny_config, tmp_path, monkeypatch):

@@ -218,7 +218,7 @@ def hospital(bench):
         bench.collect()
         images = np.rint(255 * stored_heatmaps(biased=True)["iid_images"]).astype(np.uint8)
         # In another order than among the examples.
-        np.savez(bench.root / "data/mnist/iid.npz", images=images[::-1])
+        np.save(bench.root / "data/mnist/iid.images.npy", images[::-1])
         records = pd.DataFrame({"image": "a.png", **{name: values[::-1] for name, values in columns.items()}})
         records.to_csv(bench.root / "data/mnist/iid.csv", index_label="index")
         return bench
@@ -257,14 +257,14 @@ def test_no_image_that_may_be_published_is_an_error(hospital, tmp_path, columns)
 @pytest.mark.usefixtures("undrawn")
 def test_images_that_are_not_found_are_not_permitted(hospital, tmp_path):
     known = np.arange(3 * 16, dtype=np.uint8).reshape(3, 1, 4, 4)
-    np.savez(tmp_path / "iid.npz", images=known)
+    np.save(tmp_path / "iid.images.npy", known)
     pd.DataFrame({"source": ["covid_cxnet", "nih", "covid_cxnet"]}).to_csv(tmp_path / "iid.csv", index_label="index")
     asked = np.concatenate([known[::-1], known[:1] + 1])
     assert publishing.permitted(xray.PUBLISHABLE, tmp_path, "iid", asked).tolist() == [True, False, True, False]
     # The same image under two sources is none that may be published.
-    np.savez(tmp_path / "iid.npz", images=known[[0, 0, 2]])
+    np.save(tmp_path / "iid.images.npy", known[[0, 0, 2]])
     assert publishing.permitted(xray.PUBLISHABLE, tmp_path, "iid", known).tolist() == [False, False, True]
-    (tmp_path / "iid.npz").unlink()
+    (tmp_path / "iid.images.npy").unlink()
     with pytest.raises(BenchError, match="does not say where the images are from"):
         publishing.permitted(xray.PUBLISHABLE, tmp_path, "iid", known)
 

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ import torch
 from isnet_bench import cli
 from isnet_bench import config as configuration
 
-PAPER = Path(__file__).resolve().parents[1] / "config" / "paper.yaml"
+CONFIGS = Path(__file__).resolve().parents[1] / "config"
+PAPER = CONFIGS / "paper.yaml"
 
 
 @pytest.fixture
@@ -73,6 +75,49 @@ def test_methods_that_need_groups_are_left_out(tiny_given):
     experiments = {name: {**tiny_given["experiments"]["tiny"], "methods": methods} for name, methods in rows.items()}
     small = configuration.rehearsal(configuration.check({**tiny_given, "experiments": experiments}, "test"))
     assert {name: list(one.rows) for name, one in small.experiments.items()} == {"one": ["resnet"]}
+
+
+def test_every_row_on_butterflies_is_there_at_its_size():
+    asked = configuration.load(CONFIGS / "butterflies.yaml")
+    small = configuration.rehearsal(asked)
+    # The two experiments have the same rows.
+    assert {name: len(one.rows) for name, one in small.experiments.items()} == {
+        "butterflies_marks": len(asked.experiments["butterflies_marks"].rows),
+        "butterflies_places": 1,
+    }
+    for name, experiment in small.experiments.items():
+        assert experiment.data.settings == asked.experiments[name].data.settings
+        assert experiment.training.batch_size == 2
+
+
+PHOTOGRAPHS = {
+    "marks": {"labels": ["bee", "moth", "wasp"], "marks": {"pattern": "corner_patch", "size": 4}, "color": "grey"},
+    "places": {"places": {"pictures": 3}},
+    "plain": {"mask": {"foreground": [1]}, "frame": "squash"},
+}
+
+
+def test_made_up_photographs_stand_in_for_those_of_a_manifest(tiny_given, anywhere, tmp_path, capsys):
+    experiments = {
+        name: {
+            **tiny_given["experiments"]["tiny"],
+            "data": {"name": "images", "manifest": "mine/them.csv", "image_size": 32, **data},
+            # Rows that were there before are left out.
+            "methods": {f"resnet_{number}": {"method": "resnet", "training": {"learning_rate": 0.01 * (1 + number)}}},
+        }
+        for number, (name, data) in enumerate(PHOTOGRAPHS.items())
+    }
+    file = tmp_path / "it.yaml"
+    file.write_text(json.dumps({**tiny_given, "experiments": experiments}))
+    assert cli.main(["check-run", "--config", str(file)]) == 0
+    jobs = [
+        f"holds  {name}{f', resnet_{number}' if verb in ('train', 'evaluate') else ''}: {verb}"
+        for number, name in enumerate(PHOTOGRAPHS)
+        for verb in ("train", "evaluate", "collect", "tables")
+    ]
+    assert capsys.readouterr().out.splitlines() == jobs
+    assert os.environ["ISNET_BENCH_DATA"] == str(tmp_path / "nothing")
+    assert not (tmp_path / "nothing").exists()
 
 
 def test_without_x_rays_the_papers_data_are_refused_in_one_sentence(anywhere, capsys):

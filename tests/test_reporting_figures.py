@@ -120,13 +120,12 @@ def test_relevance_of_photographs_lies_over_them_in_pale_grey(bench, drawn):
     for example, row in zip((0, 2, 3, 4), panels, strict=True):
         image, grey = stored_heatmaps(biased=True)["iid_images"][example, 0], row[2].images[0].get_array()
         np.testing.assert_allclose(row[0].images[0].get_array()[:, :, 1], image / 2, atol=0.004)
-        # By hand: half of the first channel, of which 0.6 of the contrast is left.
-        np.testing.assert_allclose(grey, 0.4 + 0.6 * image / 2, atol=0.004)
+        # By hand: half of the first channel, of which 0.3 of the contrast is left.
+        np.testing.assert_allclose(grey, 0.7 + 0.3 * image / 2, atol=0.004)
         for panel in row[2:]:
             relevance = panel.images[1]
-            np.testing.assert_allclose(
-                relevance.get_alpha(), np.minimum(abs(relevance.get_array()) / relevance.get_clim()[1], 1), atol=1e-6
-            )
+            shown = np.minimum(abs(relevance.get_array()) / relevance.get_clim()[1], 1)
+            np.testing.assert_allclose(relevance.get_alpha() ** 2, shown, atol=1e-6)
             assert len(panel.collections) == 1, "the outline of the mask"
 
 

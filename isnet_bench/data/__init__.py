@@ -1,6 +1,8 @@
 """Data sets: each is a module with a frozen pydantic dataclass `Settings` and ``make(settings) -> DataSet``.
 
 A module whose images may be shown in public says so with `PUBLISHABLE`: True, or the sources of which that is true.
+`ON_DISK = True` says that its images may be too many for memory: then it has ``make(settings, room)``, where `room`,
+an `isnet_bench.data.stored.Room`, gives the arrays of images and masks.
 `READS` names the files below the data root that the images come from, so that a change of them is noticed: patterns, in
 which ``{KEY}`` stands for a setting; see `isnet_bench.io.inputs.digest`.
 """
@@ -22,16 +24,22 @@ import torch
 
 from isnet_bench.config import Config, fill
 from isnet_bench.config.catalog import GROUPS
-from isnet_bench.data import contract
-from isnet_bench.data.base import Arrays, DataSet, Groups, Split, has_mask
+from isnet_bench.data import contract, stored
+from isnet_bench.data.base import DataSet, Groups, Split, has_mask
+from isnet_bench.data.stored import Room, Scratch, in_memory, pieces
 from isnet_bench.io import plugins as sources
 from isnet_bench.io.errors import BenchError
 from isnet_bench.io.files import UNREADABLE, locked, read_json, replacing, write_json, write_text
-from isnet_bench.layout import INFO, MADE_OF
+from isnet_bench.layout import INFO, MADE_OF, arrays_file
 
 log = logging.getLogger(__name__)
 
+IN_MEMORY = 2**28
+"""Images and masks of a split that take more bytes than these on disk are read when they are needed."""
+
 _GROUPS = "groups"
+_LABELS = "labels"
+_LARGE = ("images", "masks")
 _REMEDY = "make the data with: python -m isnet_bench prepare --config YOUR.yaml --experiment NAME"
 
 
@@ -45,9 +53,14 @@ class Kind:
 
     name: str
     settings: type
-    make: Callable[[Any], DataSet]
+    make: Callable[..., DataSet]
     publishable: bool | frozenset[str] = False
     reads: tuple[str, ...] = ()
+    on_disk: bool = False
+
+    def made(self, settings: Any, room: Room = in_memory) -> DataSet:
+        """Make the data set; where it may be too large for memory, `room` gives its arrays."""
+        return self.make(settings, room) if self.on_disk else self.make(settings)
 
 
 @cache
@@ -70,8 +83,9 @@ def publishable(made: str, asked: str, plugins: tuple[str, ...] = ()) -> bool | 
 
 
 def prepare(experiment: str, config: Config, out: Path, planned: str = "") -> None:
-    """Make an experiment's data: for each split an ``.npz`` and for some data a ``.csv``, reports, and ``data.json``.
+    """Make an experiment's data: each split, for some data a ``.csv`` of each, reports, and ``data.json``.
 
+    A split has its images and masks in ``.npy`` files, as `Arrays` has them, and its labels and groups in an ``.npz``.
     `planned` is the digest that the files had which they are made of when it was decided to make them.
     Raises BenchError if the data cannot be found or read, the settings ask for the impossible, or
     a data set is not what it is bound to be.
@@ -80,11 +94,11 @@ def prepare(experiment: str, config: Config, out: Path, planned: str = "") -> No
     kind = known(config.plugins)[asked.name]
     settings = fill(kind.settings, asked.settings, f"experiments.{experiment}.data")
     log.info("%s: the data %s are made", experiment, asked.name)
-    made = kind.make(settings)
-    contract.check(made, asked.name)
-    # Taken now, since making the data may download these files.
-    of = {"planned": planned, "files": config.files(experiment)}
-    with locked(Path(out)):
+    with locked(Path(out)), Scratch(Path(out)) as room:
+        made = kind.made(settings, room)
+        contract.check(made, asked.name)
+        # Taken now, since making the data may download these files.
+        of = {"planned": planned, "files": config.files(experiment)}
         write(made, dataclasses.asdict(settings), Path(out), of)
 
 
@@ -93,8 +107,10 @@ def write(dataset: DataSet, settings: Mapping[str, Any], out: Path, made_of: Map
     # data.json is written last: where it is, all splits are.
     (out / INFO).unlink(missing_ok=True)
     for split, arrays in dataset.splits.items():
+        for name in _LARGE:
+            stored.save(arrays_file(out, split, name), getattr(arrays, name))
         with replacing(out / f"{split}.npz") as temporary:
-            np.savez_compressed(temporary, **arrays._asdict(), **_attributes(dataset, split))
+            np.savez_compressed(temporary, labels=arrays.labels, **_attributes(dataset, split))
     for split, table in dataset.records.items():
         with replacing(out / f"{split}.csv") as temporary:
             table.to_csv(temporary, index_label="index")
@@ -112,15 +128,21 @@ def info(folder: Path) -> dict[str, Any]:
 
 
 def load(folder: Path, split: str) -> Split:
-    """Load one split of prepared data. Raises BenchError if the file is missing or damaged."""
-    stored, path = _stored(Path(folder), split, (*Arrays._fields, _GROUPS)), Path(folder) / f"{split}.npz"
-    known = info(folder).get("digests", {}) if (Path(folder) / INFO).is_file() else {}
-    if known.get(split, "") not in ("", _digest(stored.values())):
-        raise BenchError(f"{path} belongs to other data than {INFO} beside it says: delete the folder, then {_REMEDY}")
-    arrays = Arrays(*(stored[name] for name in Arrays._fields))
-    masks = torch.from_numpy(arrays.masks).float()
-    masks[~torch.from_numpy(has_mask(arrays.masks))] = torch.nan
-    return Split(torch.from_numpy(arrays.images).float().div_(255), masks, torch.from_numpy(arrays.labels))
+    """Open one split of prepared data; it is read at once, but for images that take more than `IN_MEMORY`.
+
+    Raises BenchError if a file is missing or damaged.
+    """
+    folder = Path(folder)
+    images, masks = (stored.opened(arrays_file(folder, split, name), _REMEDY) for name in _LARGE)
+    found = _stored(folder, split, (_LABELS, _GROUPS))
+    known = info(folder).get("digests", {}) if (folder / INFO).is_file() else {}
+    if known.get(split, "") not in ("", _digest([images, masks, *found.values()])):
+        raise BenchError(
+            f"{folder / split}.npz belongs to other data than {INFO} beside it says: delete the folder, then {_REMEDY}"
+        )
+    labels = torch.from_numpy(found[_LABELS])
+    whole = Split(stored.StoredImages(images), stored.StoredMasks(masks), labels)
+    return whole if images.nbytes + masks.nbytes > IN_MEMORY else Split(whole.images[:], whole.masks[:], labels)
 
 
 def groups(folder: Path, split: str) -> Groups | None:
@@ -128,8 +150,8 @@ def groups(folder: Path, split: str) -> Groups | None:
     told = info(folder)
     if split not in told.get("group_images", {}):
         return None
-    stored, attributes = _stored(Path(folder), split, ("labels", _GROUPS)), told["group_names"]
-    return Groups(_crossed(stored["labels"], stored[_GROUPS], attributes), tuple(product(told["classes"], attributes)))
+    found, attributes = _stored(Path(folder), split, (_LABELS, _GROUPS)), told["group_names"]
+    return Groups(_crossed(found[_LABELS], found[_GROUPS], attributes), tuple(product(told["classes"], attributes)))
 
 
 def _crossed(labels: np.ndarray, attributes: np.ndarray, names: Sequence[str]) -> np.ndarray:
@@ -140,8 +162,8 @@ def _stored(folder: Path, split: str, names: Iterable[str]) -> dict[str, np.ndar
     """Read arrays of a split; groups may be missing."""
     path = folder / f"{split}.npz"
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            return {name: stored[name] for name in names if name != _GROUPS or name in stored}
+        with np.load(path, allow_pickle=False) as found:
+            return {name: found[name] for name in names if name != _GROUPS or name in found}
     except FileNotFoundError as error:
         raise BenchError(f"{path} is missing: {_REMEDY}") from error
     except UNREADABLE as error:
@@ -155,10 +177,9 @@ def _attributes(dataset: DataSet, split: str) -> dict[str, np.ndarray]:
 def _read(source: sources.Source, module: object) -> Iterator[tuple[str, Kind]]:
     settings, make = getattr(module, "Settings", None), getattr(module, "make", None)
     if make is not None and settings is not None:
-        yield (
-            source.name,
-            Kind(source.name, settings, make, getattr(module, "PUBLISHABLE", False), getattr(module, "READS", ())),
-        )
+        told = {"publishable": "PUBLISHABLE", "reads": "READS", "on_disk": "ON_DISK"}
+        given = {key: getattr(module, name) for key, name in told.items() if hasattr(module, name)}
+        yield source.name, Kind(source.name, settings, make, **given)
 
 
 def _describe(dataset: DataSet, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -195,10 +216,16 @@ def _describe_groups(dataset: DataSet) -> dict[str, Any]:
 def _digest(arrays: Iterable[np.ndarray]) -> str:
     found = hashlib.sha256()
     for array in arrays:
-        found.update(f"{array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+        found.update(f"{array.dtype} {array.shape}".encode())
+        for rows in pieces(array):
+            found.update(array[rows].tobytes())
     return found.hexdigest()
 
 
 def _background_area(masks: np.ndarray) -> float | None:
-    masks = masks[has_mask(masks)]
-    return 1 - float(masks.mean()) if len(masks) else None
+    pixels = foreground = 0
+    for rows in pieces(masks):
+        there = masks[rows][has_mask(masks[rows])]
+        pixels += there.size
+        foreground += int(there.sum())
+    return 1 - foreground / pixels if pixels else None

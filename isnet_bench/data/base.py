@@ -4,35 +4,54 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
     import pandas as pd
 
 NO_MASK = 255
-"""Value of all pixels of the mask of an image that has none, on disk; in memory it is NaN."""
+"""Value of all pixels of the mask of an image that has none, on disk; where it is read it is NaN."""
+
+
+class Rows(Protocol):
+    """What is indexed by images like a tensor, and gives tensors: one, or what reads them from disk."""
+
+    @property
+    def shape(self) -> torch.Size:
+        """Images come first."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def size(self, dim: int) -> int:
+        """Return the length in a dimension."""
+        ...
+
+    def __getitem__(self, key: Any) -> Tensor: ...
 
 
 class Split(NamedTuple):
-    """One split in memory.
+    """One split, to be indexed.
 
     Images float32 (N, C, H, W) in [0, 1]; masks float32 (N, 1, H, W), 1 = foreground, NaN where an image has no mask;
-    labels int64 (N,).
+    labels int64 (N,). Images and masks are tensors, or `isnet_bench.data.stored.StoredImages` and `StoredMasks` where
+    they are many: what is indexed is read from disk then, and nothing else.
     """
 
-    images: Tensor
-    masks: Tensor
+    images: Rows
+    masks: Rows
     labels: Tensor
 
 
 class GroupedSplit(NamedTuple):
     """A `Split` whose images have groups, int64 (N,): which entry each has of `Groups.names`."""
 
-    images: Tensor
-    masks: Tensor
+    images: Rows
+    masks: Rows
     labels: Tensor
     groups: Tensor
 

@@ -35,7 +35,7 @@ class Subject:
     @cached_property
     def made(self) -> DataSet:
         """The data set."""
-        return self.kind.make(self.settings)
+        return self.kind.made(self.settings)
 
 
 def _settings(subject: Subject) -> None:
@@ -45,7 +45,7 @@ def _settings(subject: Subject) -> None:
 
 
 def _again(subject: Subject) -> None:
-    again = subject.kind.make(subject.settings)
+    again = subject.kind.made(subject.settings)
     for name, arrays in subject.made.splits.items():
         same = all(np.array_equal(one, other) for one, other in zip(arrays, again.splits[name], strict=True))
         require(same, f"{name} is another when it is made again")

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from baselines.base import with_mask
 from isnet_bench import data as datasets
 from isnet_bench.data import Split
 from isnet_bench.data.base import Groups
+from isnet_bench.data.stored import masks_there
 from isnet_bench.evaluation.mediation import mediation
 from isnet_bench.evaluation.metrics import by_group, classification
 from isnet_bench.evaluation.relevance import Examination, examine, explainer, spread
@@ -138,7 +138,7 @@ def _changes(changes: Mapping[str, tuple[str, str]], predictions: Mapping[str, n
 
 
 def _masks_by_class(train: Split, classes: int) -> list[int]:
-    return train.labels[with_mask(train.masks)].bincount(minlength=classes).tolist()
+    return train.labels[masks_there(train.masks)].bincount(minlength=classes).tolist()
 
 
 def _predictions(name: str, found: Examination) -> pd.DataFrame:

@@ -156,25 +156,28 @@ def examine(
     device : torch.device
         Where the network is.
     """
-    number = len(split.labels)
+    number, pixels, foreground = len(split.labels), 0, 0.0
     chosen = np.union1d(np.linspace(0, number - 1, min(EXPLAINED, number)).astype(int), shown)
     probabilities, shares, examples = [], [], []
     with torch.no_grad():
         for images, masks, _ in _batches(split, np.arange(number), batch_size, device):
             probabilities.append(explainer.classify(images, masks).softmax(1).cpu())
-        for images, masks, labels in _batches(split, chosen, batch_size, device):
+            there = masks[with_mask(masks)]
+            pixels, foreground = pixels + there.numel(), foreground + float(there.double().sum())
+        example = np.split(np.isin(chosen, shown), range(batch_size, len(chosen), batch_size))
+        for here, (images, masks, labels) in zip(example, _batches(split, chosen, batch_size, device), strict=True):
             relevance = explainer.explain(images, masks, labels)
             shares.append(background_relevance(relevance, masks).cpu())
-            examples.append(relevance.cpu())
+            examples.append(relevance.cpu()[torch.from_numpy(here)])
     return Examination(
         labels=split.labels.numpy(),
         probabilities=torch.cat(probabilities).numpy(),
         background_relevance=torch.cat(shares).numpy(),
-        background_area=1 - float(split.masks[with_mask(split.masks)].double().mean()),
+        background_area=1 - foreground / pixels if pixels else float("nan"),
         examples={
             "images": split.images[shown].numpy(),
             "masks": split.masks[shown].numpy(),
-            "relevance": torch.cat(examples).numpy()[np.searchsorted(chosen, shown)],
+            "relevance": torch.cat(examples).numpy(),
             "labels": split.labels[shown].numpy(),
         },
     )

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from baselines.backgrounds import filled, on
-from baselines.base import with_mask
 from isnet_bench.data import Split
+from isnet_bench.data.stored import masks_there
 
 PAIRS = 2000
 """Foregrounds on other backgrounds that are classified, about, at most."""
@@ -25,14 +25,15 @@ def swap_changes(
     as `PAIRS` allow; the holes in these are filled as `baselines.backgrounds.filled` does. ``classify(images, masks)``
     gives logits (N, classes).
     """
-    val, train = (Split(*(tensor[with_mask(split.masks)] for tensor in split[:3])) for split in (val, train))
-    if not len(val.labels) or not len(train.labels):
+    shown, lent = (masks_there(split.masks).nonzero().flatten() for split in (val, train))
+    if not len(shown) or not len(lent):
         return None
-    each = min(len(train.labels), max(1, PAIRS // len(val.labels)))
+    each = min(len(lent), max(1, PAIRS // len(shown)))
     changed = 0
-    for pairs in torch.arange(len(val.labels) * each).split(batch_size):
-        images, masks = (tensor[pairs // each].to(device) for tensor in val[:2])
-        backgrounds = filled(*(tensor[pairs % len(train.labels)].to(device) for tensor in train[:2]))
-        before, after = (classify(shown, masks).argmax(1) for shown in (images, on(images, masks, backgrounds)))
+    for pairs in torch.arange(len(shown) * each).split(batch_size):
+        images, masks = (rows[shown[pairs // each]].to(device) for rows in (val.images, val.masks))
+        around = lent[pairs % len(lent)]
+        backgrounds = filled(*(rows[around].to(device) for rows in (train.images, train.masks)))
+        before, after = (classify(seen, masks).argmax(1) for seen in (images, on(images, masks, backgrounds)))
         changed += int((before != after).sum())
-    return changed / (len(val.labels) * each)
+    return changed / (len(shown) * each)

@@ -7,16 +7,32 @@ import glob
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from isnet_bench.io import files
 
+_ROOT = "ISNET_BENCH_DATA"
 _LISTED = ("image", "mask")
 
 
 def data_root() -> Path:
     """Return the folder that holds all data: the environment variable ISNET_BENCH_DATA, else ``data``."""
-    return Path(os.environ.get("ISNET_BENCH_DATA", "data"))
+    return Path(os.environ.get(_ROOT, "data"))
+
+
+@contextmanager
+def data_root_at(folder: Path | None) -> Iterator[None]:
+    """Let another folder hold all data meanwhile, here and in processes that are started; None: it stays."""
+    before = os.environ.get(_ROOT)
+    if folder is not None:
+        os.environ[_ROOT] = str(folder)
+    try:
+        yield
+    finally:
+        os.environ.pop(_ROOT, None)
+        if before is not None:
+            os.environ[_ROOT] = before
 
 
 def digest(patterns: Iterable[str], folder: Path | None = None) -> str:

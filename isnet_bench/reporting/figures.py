@@ -11,6 +11,7 @@ import pandas as pd
 from adjustText import adjust_text
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
@@ -36,7 +37,8 @@ _MARKER = 2.5
 _MEAN_ROOM = 18
 # Channels of a photograph, and the contrast that is left of it below relevance.
 _COLOURS = 3
-_PALE = 0.6
+# Contrast of a photograph below its relevance: colours must be told from its greys, in print, too.
+_PALE = 0.3
 
 
 def accuracy(runs: Runs, out: Path) -> None:
@@ -163,7 +165,8 @@ def _example_columns(panels: np.ndarray, images: np.ndarray, masks: np.ndarray) 
         for panel in (left, right):
             panel.imshow(picture, cmap="gray", vmin=0, vmax=1)
             _frame(panel)
-        _outline(right, mask, "#F0E442", 1.0)
+        # On colours of any kind a line is seen where it has a dark edge.
+        _outline(right, mask, "#F0E442", 1.0, edge=len(image) == _COLOURS)
 
 
 def _relevance_columns(
@@ -176,7 +179,8 @@ def _relevance_columns(
         for number, (panel, values, mask) in enumerate(zip(column, relevance, masks, strict=True)):
             if over:
                 panel.imshow(1 - _PALE * (1 - images[number].mean(0)), cmap="gray", vmin=0, vmax=1)
-            opacity = np.minimum(np.abs(values) / limit, 1) if over else None
+            # The root, since colours of weak relevance are pale by themselves.
+            opacity = np.sqrt(np.minimum(np.abs(values) / limit, 1)) if over else None
             scale = panel.imshow(values, cmap=style.RELEVANCE, vmin=-limit, vmax=limit, alpha=opacity)
             _outline(panel, mask, "black" if over else style.GREY, 0.5)
             _frame(panel)
@@ -185,8 +189,10 @@ def _relevance_columns(
     return scale
 
 
-def _outline(panel: Axes, mask: np.ndarray, color: str, width: float) -> None:
-    panel.contour(mask[0], levels=[0.5], colors=color, linewidths=width)
+def _outline(panel: Axes, mask: np.ndarray, color: str, width: float, edge: bool = False) -> None:
+    lines = panel.contour(mask[0], levels=[0.5], colors=color, linewidths=width)
+    if edge:
+        lines.set_path_effects([withStroke(linewidth=2 * width, foreground="black")])
 
 
 def _frame(panel: Axes) -> None:
@@ -210,7 +216,7 @@ def idea(runs: Runs, out: Path) -> None:
         panels = fig.subplots(1, 4, width_ratios=(1, 1, 1, 1.7))
         picture, mask = examples["images"][one], examples["masks"][one]
         _example_columns(np.array([[panels[0], panels[0]]]), picture, mask)
-        scale = _relevance_columns(panels[None, 1:3], {row: shown[one] for row, shown in pair.items()}, mask)
+        scale = _relevance_columns(panels[None, 1:3], {row: shown[one] for row, shown in pair.items()}, mask, picture)
         fig.colorbar(scale, ax=panels[1:3], location="bottom", shrink=0.6, aspect=25).set_label(
             "Relevance for the class, % of Σ|R|", fontsize=6
         )

@@ -79,13 +79,15 @@ def permitted(rule: bool | frozenset[str], folder: Path, test_set: str, images: 
     path = folder / f"{test_set}.csv"
     try:
         records = pd.read_csv(path)
-        with np.load(folder / f"{test_set}.npz") as stored:
-            known = stored["images"]
+        known = np.load(places.arrays_file(folder, test_set), mmap_mode="r")
     except (OSError, ValueError, KeyError) as error:
         raise BenchError(f"{path} does not say where the images are from ({error}): prepare the data again") from error
     sources = records[[column for column in records if column.endswith("source")]]
     allowed = sources.isin(rule).all(axis=1).to_numpy() & bool(sources.shape[1])
-    same = [(known == image).all(axis=(1, 2, 3)) for image in images]
+    same = np.empty((len(images), len(known)), bool)
+    # One after the other, since there may be more of them than fit into memory.
+    for number, one in enumerate(known):
+        same[:, number] = (images == one).all(axis=(1, 2, 3))
     return np.array([rows.any() and allowed[rows].all() for rows in same], dtype=bool)
 
 

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler, TensorDataset
 
-from baselines.base import with_mask
 from isnet_bench import methods
 from isnet_bench.config import Training
 from isnet_bench.config.models import WORST_GROUP
 from isnet_bench.data import Split
 from isnet_bench.data.base import GroupedSplit
+from isnet_bench.data.stored import masks_there
 from isnet_bench.io import torchvision_shim
 from isnet_bench.io.errors import BenchError
 from isnet_bench.training import allocator, checkpoints
@@ -110,8 +110,8 @@ def fit(
     """
     _check_groups(name, train, val, settings, grouped)
     allocator.keep_memory()
-    masked = with_mask(train.masks).nonzero().flatten()
-    if settings.masked_images and not len(masked):
+    with_mask = masks_there(train.masks).nonzero().flatten()
+    if settings.masked_images and not len(with_mask):
         raise BenchError(f"{name}: no training image has a mask; set training.masked_images to null")
     if settings.batch_size > len(train.labels):
         log.warning(
@@ -120,7 +120,7 @@ def fit(
             settings.batch_size,
             len(train.labels),
         )
-    batches = SeededBatches(len(train.labels), settings.batch_size, seed, masked, settings.masked_images or 0)
+    batches = SeededBatches(len(train.labels), settings.batch_size, seed, with_mask, settings.masked_images or 0)
     groups = int(val.groups.max()) + 1 if isinstance(val, GroupedSplit) else 0
     loop = Loop(module, classify, settings, 4 if grouped else 3, groups, seed=seed, name=name, identity=identity)
     monitored = settings.monitored

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor
 
-from baselines.base import with_mask
 from isnet_bench.config import MaskSubset
 from isnet_bench.data import Split
+from isnet_bench.data.stored import StoredMasks, masks_there
 from isnet_bench.io.errors import BenchError
 
 
@@ -19,7 +19,7 @@ def keep_masks(train: Split, val: Split, subset: MaskSubset, seed: int) -> tuple
     """
     generator = torch.Generator().manual_seed(seed)
     order, val_order = (_order(split, subset.choose, generator) for split in (train, val))
-    there, val_there = (int(with_mask(split.masks).sum()) for split in (train, val))
+    there, val_there = (int(masks_there(split.masks).sum()) for split in (train, val))
     number = subset.number if isinstance(subset.number, int) else max(1, round(subset.number * there))
     if number > len(order):
         which = " of the lowest label" if subset.choose == "one_class" else ""
@@ -32,7 +32,7 @@ def keep_masks(train: Split, val: Split, subset: MaskSubset, seed: int) -> tuple
 
 def _order(split: Split, choose: str, generator: Generator) -> Tensor:
     """Return the images with a mask that may keep it, in the order in which they do."""
-    masked = with_mask(split.masks).nonzero().flatten()
+    masked = masks_there(split.masks).nonzero().flatten()
     drawn = masked[torch.randperm(len(masked), generator=generator)]
     labels = split.labels[drawn]
     if choose == "one_class":
@@ -47,6 +47,8 @@ def _order(split: Split, choose: str, generator: Generator) -> Tensor:
 
 
 def _only(split: Split, kept: Tensor) -> Split:
-    masks = torch.full_like(split.masks, torch.nan)
+    if isinstance(split.masks, StoredMasks):
+        return split._replace(masks=split.masks.only(kept))
+    masks = torch.full(split.masks.shape, torch.nan)
     masks[kept] = split.masks[kept]
     return split._replace(masks=masks)

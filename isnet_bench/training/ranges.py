@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -51,7 +51,9 @@ def measure(job: Job, classifier: Path, out: Path) -> None:
     network, run = runs.trained(range_file.plain(job), classifier)
     torch.manual_seed(job.seed)
     chosen = torch.randperm(len(train.images), generator=torch.Generator().manual_seed(job.seed))[:IMAGES]
-    images = train.images[chosen].to(runs.device_of(job.config))
+    device = runs.device_of(job.config)
+    # Batch by batch, since all of them may be too many for memory.
+    images = (train.images[rows].to(device) for rows in chosen.split(_BATCH))
     method, hyperparameters = job.method, job.hyperparameters
     write_json(
         out,
@@ -67,11 +69,11 @@ def measure(job: Job, classifier: Path, out: Path) -> None:
 
 
 def _ranges(
-    totals: Callable[[Tensor], Mapping[str, Tensor]], images: Tensor, method: str
+    totals: Callable[[Tensor], Mapping[str, Tensor]], images: Iterable[Tensor], method: str
 ) -> dict[str, list[dict[str, float]]]:
     log.info("measuring the relevance range of %s", method)
     with torch.no_grad():
-        parts = [totals(batch) for batch in images.split(_BATCH)]
+        parts = [totals(batch) for batch in images]
     try:
         return {
             place: [_range(column) for column in torch.cat([part[place] for part in parts]).unbind(1)]

@@ -18,12 +18,14 @@ from isnet_bench.data.base import NO_MASK, DataSet
 from isnet_bench.data.images import checks, collection, manifest, planted, reading
 from isnet_bench.data.images import places as scenes
 from isnet_bench.data.images.collection import SMALLEST, Part, Seen
+from isnet_bench.data.stored import Room, in_memory
 from isnet_bench.io.errors import BenchError
 from isnet_bench.io.inputs import data_root
 
 # Of your own photographs, only you know whether they may be shown.
 PUBLISHABLE = False
 READS = ("{manifest}",)
+ON_DISK = True
 
 _PERSONS = ("subject", "patient")
 _OPTIONAL = ("source", "group", *_PERSONS)
@@ -92,13 +94,13 @@ class Settings:
             raise ValueError("marks and places: only one of them can be planted; set the other to null")
 
 
-def make(settings: Settings) -> DataSet:
+def make(settings: Settings, room: Room = in_memory) -> DataSet:
     """Read, check, crop and resize the photographs that the manifest lists.
 
     Without marks and places, the test sets are "iid" (split test_iid) and, where there is one, "ood" (split test_ood).
     With them, all three show the images of split test_iid: "iid" as in training, "ood" with their own background and no
-    mark, "deceiving" with the mark or the place of another class. Raises BenchError if there is no manifest, or
-    anything in it is wrong (all problems are logged).
+    mark, "deceiving" with the mark or the place of another class. The `room` gives their arrays. Raises
+    BenchError if there is no manifest, or anything in it is wrong (all problems are logged).
     """
     root = data_root()
     path = root / settings.manifest
@@ -112,8 +114,8 @@ def make(settings: Settings) -> DataSet:
     manifest.refuse(_incomplete(table, path, changed is not None, labels))
     recorded = ["image", "mask_origin", *(column for column in ("source", "group") if table[column].any())]
     look = partial(_look, path=path, settings=settings)
-    found = collection.gather(table, path, labels, recorded, look, "mask.foreground")
-    parts, changes, details = _planted(found.parts, settings, labels)
+    found = collection.gather(table, path, labels, recorded, look, "mask.foreground", room)
+    parts, changes, details = _planted(found.parts, settings, labels, room)
     made = collection.data_set("images", f"photographs of {settings.manifest}", labels, parts, changes, details)
     return collection.reported(made, found, _report(found, path, labels), path)
 
@@ -150,14 +152,14 @@ def _mask(file: Path, cut_out: bool, mask: Mask) -> np.ndarray:
 
 
 def _planted(
-    parts: dict[str, Part], settings: Settings, labels: Sequence[str]
+    parts: dict[str, Part], settings: Settings, labels: Sequence[str], room: Room
 ) -> tuple[dict[str, Part], dict[str, tuple[str, str]], dict[str, Any]]:
     """Return the splits by the names that the benchmark gives them, changes between them, and what else to tell."""
     if settings.marks is not None:
-        made, cut = planted.with_marks(parts, settings.marks, labels, settings.seed)
+        made, cut = planted.with_marks(parts, settings.marks, labels, settings.seed, room)
         return made, bias.CHANGES, {"masks_cut_for_marks": cut}
     if settings.places is not None:
-        return scenes.with_places(parts, settings.places, labels, settings.seed), scenes.CHANGES, {}
+        return scenes.with_places(parts, settings.places, labels, settings.seed, room), scenes.CHANGES, {}
     return {name.removeprefix("test_"): part for name, part in parts.items()}, {}, {}
 
 

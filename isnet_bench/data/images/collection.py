@@ -17,6 +17,7 @@ import pandas as pd
 
 from isnet_bench.data.base import Arrays, DataSet
 from isnet_bench.data.images import checks, manifest
+from isnet_bench.data.stored import Room, in_memory, pieces, release
 from isnet_bench.io.errors import BenchError
 
 log = logging.getLogger(__name__)
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 SMALLEST = 32
 """Side of an image, in pixels, at least."""
 _LOGGED_EVERY = 1000
+_RELEASED_EVERY = 64
 
 
 class Seen(NamedTuple):
@@ -79,21 +81,32 @@ def gather(
     recorded: Sequence[str],
     look: Callable[[Any], Seen | None],
     setting: str,
+    room: Room = in_memory,
 ) -> Collection:
     """Look at all images of a manifest's table; ``look(row)`` gives None for an image that is to be left out.
 
-    `recorded` names the columns of the records; `setting` is that which names the values of the foreground in masks.
-    Raises BenchError if an image cannot be used, nothing of a split or class is left, images are in two splits or have
-    two labels, or most masks have no background.
+    Images and masks go into the `room`, so that no more than a few of them are in memory at any time. `recorded` names
+    the columns of the records; `setting` is that which names the values of the foreground in masks. Raises BenchError
+    if an image cannot be used, nothing of a split or class is left, images are in two splits or have two labels, or
+    most masks have no background.
     """
     splits = [split for split in checks.SPLITS if split in set(table["split"])]
-    seen, dropped = _look_at_all(table, path, look)
-    table = table.loc[list(seen)].join(pd.DataFrame([one.told for one in seen.values()], index=list(seen)))
+    shelves = {split: _Shelf(room, int((table["split"] == split).sum())) for split in splits}
+    seen, dropped = _look_at_all(table, path, look, shelves)
+    table = table.loc[list(seen)].join(pd.DataFrame([told for told, _ in seen.values()], index=list(seen)))
     manifest.refuse(checks.empty_splits(table, path, splits, labels))
     manifest.refuse(checks.copies(table, path))
     manifest.refuse(checks.full_masks(table, path, setting))
-    parts = {split: _part(table[table["split"] == split], seen, labels, recorded) for split in splits}
-    return Collection(table, np.stack([one.fingerprint for one in seen.values()]), parts, dropped)
+    parts = {split: _part(table[table["split"] == split], shelf, labels, recorded) for split, shelf in shelves.items()}
+    return Collection(table, np.stack([fingerprint for _, fingerprint in seen.values()]), parts, dropped)
+
+
+def changed(sources: Sequence[np.ndarray], change: Callable[[slice], np.ndarray], room: Room) -> np.ndarray:
+    """Return an array in a `room`, of the shape of the first source; ``change(rows)`` makes some rows."""
+    made = room(sources[0].shape)
+    for rows in pieces(*sources, made):
+        made[rows] = change(rows)
+    return made
 
 
 def describe(name: str, image: np.ndarray, mask: np.ndarray | None, origin: str) -> dict[str, str | int | float]:
@@ -162,10 +175,34 @@ def reported(made: DataSet, found: Collection, report: checks.Report, path: Path
     )
 
 
+class _Shelf:
+    """Images and masks of a split, one after the other; there is room for so many."""
+
+    def __init__(self, room: Room, number: int) -> None:
+        self._room, self._number, self._filled = room, number, 0
+        self._images = self._masks = np.empty(0, np.uint8)
+
+    def put(self, image: np.ndarray, mask: np.ndarray) -> None:
+        if not self._filled:
+            self._images, self._masks = (self._room((self._number, *one.shape)) for one in (image, mask))
+        self._images[self._filled], self._masks[self._filled] = image, mask
+        self._filled += 1
+        if self._filled % _RELEASED_EVERY == 0:
+            release(self._images)
+            release(self._masks)
+
+    def filled(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return what there is; all of the room, where that is full."""
+        if self._filled == self._number:
+            return self._images, self._masks
+        return self._images[: self._filled], self._masks[: self._filled]
+
+
 def _look_at_all(
-    table: pd.DataFrame, path: Path, look: Callable[[Any], Seen | None]
-) -> tuple[dict[int, Seen], list[str]]:
-    seen: dict[int, Seen] = {}
+    table: pd.DataFrame, path: Path, look: Callable[[Any], Seen | None], shelves: Mapping[str, _Shelf]
+) -> tuple[dict[int, tuple[dict[str, str | int | float], np.ndarray]], list[str]]:
+    """Put images and masks onto the shelf of their split; return the rest of what is seen, and names left out."""
+    seen = {}
     problems, dropped = [], []
     for number, row in enumerate(table.itertuples(), start=1):
         try:
@@ -176,7 +213,8 @@ def _look_at_all(
             if one is None:
                 dropped.append(row.image)
             else:
-                seen[row.Index] = one
+                shelves[row.split].put(one.image, one.mask)
+                seen[row.Index] = one.told, one.fingerprint
         if number % _LOGGED_EVERY == 0:
             log.info("%d of %d images are read", number, len(table))
     manifest.refuse(problems)
@@ -185,11 +223,6 @@ def _look_at_all(
     return seen, dropped
 
 
-def _part(rows: pd.DataFrame, seen: Mapping[int, Seen], labels: Sequence[str], recorded: Sequence[str]) -> Part:
-    shown = [seen[line] for line in rows.index]
-    arrays = Arrays(
-        np.stack([one.image for one in shown]),
-        np.stack([one.mask for one in shown]),
-        rows["label"].map(list(labels).index).to_numpy(np.int64),
-    )
+def _part(rows: pd.DataFrame, shelf: _Shelf, labels: Sequence[str], recorded: Sequence[str]) -> Part:
+    arrays = Arrays(*shelf.filled(), rows["label"].map(list(labels).index).to_numpy(np.int64))
     return Part(arrays, rows[list(recorded)].reset_index(drop=True))

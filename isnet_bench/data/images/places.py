@@ -17,7 +17,8 @@ from scipy import ndimage
 from isnet_bench.data import bias
 from isnet_bench.data.base import Arrays
 from isnet_bench.data.images import planted
-from isnet_bench.data.images.collection import Part
+from isnet_bench.data.images.collection import Part, changed
+from isnet_bench.data.stored import Room, in_memory, release
 from isnet_bench.io.errors import BenchError
 
 CHANGES = {
@@ -49,10 +50,13 @@ class Places:
     pictures: PositiveInt = 4
 
 
-def with_places(parts: Mapping[str, Part], places: Places, labels: Sequence[str], seed: int) -> dict[str, Part]:
+def with_places(
+    parts: Mapping[str, Part], places: Places, labels: Sequence[str], seed: int, room: Room = in_memory
+) -> dict[str, Part]:
     """Return "train", "val", "iid", "ood" and "deceiving": the images of `parts` on places, "ood" as they are.
 
-    `parts` are "train", "val" and "test_iid", whose images the three test sets show. Records get the columns place, the
+    `parts` are "train", "val" and "test_iid", whose images the three test sets show. What changes goes into the
+    `room`. Records get the columns place, the
     label whose place it is, and place_image, the picture, and those of `planted.with_groups`. Raises BenchError if
     there are fewer training images than places.
     """
@@ -76,7 +80,7 @@ def with_places(parts: Mapping[str, Part], places: Places, labels: Sequence[str]
         which = bias.choose(part.arrays.labels, len(labels), strength, rng)
         scene = which * places.pictures + rng.integers(0, places.pictures, len(which))
         told = part.records.assign(place=np.array(labels)[which], place_image=names[scene])
-        made[name] = Part(_on(part.arrays, scenes[scene]), told)
+        made[name] = Part(on(part.arrays, scenes, scene, room), told)
     return planted.with_groups(made, "place", labels) if places.strength < 1 else made
 
 
@@ -99,5 +103,12 @@ def filled(image: np.ndarray, foreground: np.ndarray) -> np.ndarray:
     return np.where(foreground, np.round(smooth), image).astype(np.uint8)
 
 
-def _on(arrays: Arrays, backgrounds: np.ndarray) -> Arrays:
-    return arrays._replace(images=np.where(arrays.masks > 0, arrays.images, backgrounds))
+def on(arrays: Arrays, backgrounds: np.ndarray, which: np.ndarray, room: Room) -> Arrays:
+    """Put the foreground of each image onto the background number ``which``, (N,), of some, uint8 (M, C, H, W)."""
+
+    def put(rows: slice) -> np.ndarray:
+        around = backgrounds[which[rows]]
+        release(backgrounds)
+        return np.where(arrays.masks[rows] > 0, arrays.images[rows], around)
+
+    return arrays._replace(images=changed(arrays[:2], put, room))

@@ -18,10 +18,11 @@ from pydantic.dataclasses import dataclass
 from isnet_bench.data import bias as synthetic
 from isnet_bench.data import phantom
 from isnet_bench.data.base import DataSet
-from isnet_bench.data.images import collection, manifest, planted
+from isnet_bench.data.images import collection, manifest, places, planted
 from isnet_bench.data.images import reading as images
 from isnet_bench.data.images.checks import SPLITS, fingerprint
 from isnet_bench.data.images.collection import SMALLEST, Part, Seen
+from isnet_bench.data.stored import Room, in_memory
 from isnet_bench.data.xray import checks, grey
 from isnet_bench.io.errors import BenchError
 from isnet_bench.io.inputs import data_root
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 # Published under CC BY 4.0. Terms of the others forbid it, or are each image's own; of your own images, only you know.
 PUBLISHABLE = frozenset({"covid_cxnet"})
 READS = ("{manifest}",)
+ON_DISK = True
 
 _RECORDED = ["image", "source", "mask_origin"]
 
@@ -99,13 +101,14 @@ class Settings:
         manifest.require_classes(self.labels)
 
 
-def make(settings: Settings) -> DataSet:
+def make(settings: Settings, room: Room = in_memory) -> DataSet:
     """Read, check and resize the images that the manifest lists.
 
     Without marks, the test sets are "iid" (split test_iid), "ood" (split test_ood) and "swapped": the iid images with
     the background of an ood image from another source. With marks, all three show the images of split test_iid: "iid"
-    with marks as in training, "ood" without marks, "deceiving" with the mark of another class. Raises BenchError if
-    anything in the manifest is wrong (all problems are logged), or if there is none and nothing may stand in.
+    with marks as in training, "ood" without marks, "deceiving" with the mark of another class. The `room` gives
+    their arrays. Raises BenchError if anything in the manifest is wrong (all problems are logged), or if there is none
+    and nothing may stand in.
     """
     root = data_root()
     path = root / settings.manifest
@@ -117,12 +120,12 @@ def make(settings: Settings) -> DataSet:
     table = collection.chosen(table, path, splits, settings.labels, checks.OPTIONAL)
     manifest.refuse(_without_masks(table, path, settings))
     look = partial(_look, path=path, settings=settings)
-    found = collection.gather(table, path, settings.labels, _RECORDED, look, "mask_values")
+    found = collection.gather(table, path, settings.labels, _RECORDED, look, "mask_values", room)
     report = checks.report(found.table, found.fingerprints, path, settings.labels)
     if settings.marks is None:
-        made = _with_swapped_backgrounds(found.parts, settings)
+        made = _with_swapped_backgrounds(found.parts, settings, room)
     else:
-        parts, cut = planted.with_marks(found.parts, settings.marks, settings.labels, settings.seed)
+        parts, cut = planted.with_marks(found.parts, settings.marks, settings.labels, settings.seed, room)
         made = _data_set(parts, settings, synthetic.CHANGES, {"masks_cut_for_marks": cut})
     return collection.reported(made, found, report, path)
 
@@ -189,11 +192,10 @@ def _look(row: Any, path: Path, settings: Settings) -> Seen | None:
     return Seen(resized[None], small[None], fingerprint(image), told)
 
 
-def _with_swapped_backgrounds(parts: Mapping[str, Part], settings: Settings) -> DataSet:
+def _with_swapped_backgrounds(parts: Mapping[str, Part], settings: Settings, room: Room) -> DataSet:
     iid, ood = parts["test_iid"], parts["test_ood"]
     donors = _donors(iid.records["source"], ood.records["source"], settings, np.random.default_rng(settings.seed))
-    around = ood.arrays.images[donors]
-    swapped = iid.arrays._replace(images=np.where(iid.arrays.masks > 0, iid.arrays.images, around))
+    swapped = places.on(iid.arrays, ood.arrays.images, donors, room)
     lent = ood.records.iloc[donors].reset_index(drop=True)
     records = iid.records.assign(background_image=lent["image"], background_source=lent["source"])
     named = {"train": parts["train"], "val": parts["val"], "iid": iid, "ood": ood, "swapped": Part(swapped, records)}
