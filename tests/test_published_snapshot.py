@@ -75,7 +75,11 @@ HEADLINE = {
     "stochastic_isnet_swap": ("Stochastic ISNet on swapped backgrounds", "stochastic_isnet_swap"),
 }
 FULL = ("mnist", "remedies_corner_patch", "remedies_tinted_background")
-FEW = tuple(f"few_masks_{masks}_{mark}" for mark in ("border_pixel", "corner_patch") for masks in (10, 40))
+FEW = tuple(
+    f"{masks}_{mark}"
+    for masks in ("few_masks_40", "few_masks_by_class_10_one_of_each_class")
+    for mark in ("border_pixel", "corner_patch")
+)
 
 
 def headline():
