@@ -185,10 +185,23 @@ def relevance(experiment: str, row: str) -> float:
     return float(seeds(experiment, row, "iid", "background_relevance").mean()) / 100
 
 
+def _mediated(experiment: str, row: str) -> pd.DataFrame:
+    """Return what was found of silenced units when the mark is added, a row for each layer in the network's order."""
+    found = pd.read_parquet(PUBLISHED / "mediation.parquet").query("kind == 'silenced' and change == 'mark added'")
+    found = found[(found["experiment"] == experiment) & (found["row"] == row)]
+    if found.empty:
+        raise StaleError(f"no mediation of {row} in {experiment}")
+    return found
+
+
 def restored(row: str, experiment: str = "bias_pattern_corner_patch") -> float:
     """Return how many predictions that change when the mark is added are restored by silenced units, in per cent."""
-    found = pd.read_parquet(PUBLISHED / "mediation.parquet").query("kind == 'silenced' and change == 'mark added'")
-    return float(100 * found[(found["experiment"] == experiment) & (found["row"] == row)]["restored"].max())
+    return float(100 * _mediated(experiment, row)["restored"].max())
+
+
+def shift(experiment: str, row: str, layer: int) -> float:
+    """Return how far the mark moves the output of a layer, counted from 0 or from the last, -1, in per cent."""
+    return float(100 * _mediated(experiment, row)["shift"].iloc[layer])
 
 
 @cache
@@ -220,7 +233,7 @@ NAMES = {
     function.__name__: function
     for function in (
         changed, column, compared, cost, difference, fewest, followed, growth, interval, lowest, mean, no_difference,
-        paired, published, relevance, resisted, restored, seeds, settings, so, spread, step, worst,
+        paired, published, relevance, resisted, restored, seeds, settings, shift, so, spread, step, worst,
     )
 }  # fmt: skip
 
