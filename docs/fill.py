@@ -27,6 +27,7 @@ PAGES = {
     "report.rst": ROOT / "workflow" / "report" / "workflow.rst",
 }
 XRAYS = "covid-example"
+PHOTOGRAPHS = "butterflies"
 ISNETS = ("original_isnet", "dual_isnet", "selective_isnet", "stochastic_isnet")
 
 
@@ -242,7 +243,7 @@ def pages() -> Iterator[tuple[Path, str]]:
     """Fill every template; yield the path of each page and its text. Raises StaleError, with template and line."""
     loader = jinja2.FileSystemLoader(TEMPLATES)
     environment = jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
-    environment.globals |= NAMES | {"XRAYS": XRAYS, "isnets": ISNETS}
+    environment.globals |= NAMES | {"XRAYS": XRAYS, "PHOTOGRAPHS": PHOTOGRAPHS, "isnets": ISNETS}
     environment.filters["round1"] = lambda number: f"{number:.1f}"
     for name, path in PAGES.items():
         try:
