@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from isnet_bench import config as configuration
 from isnet_bench.config import Config
+from isnet_bench.io import arguments
 from isnet_bench.io.checks import problem_of
 from isnet_bench.io.errors import BenchError
 from isnet_bench.layout import INFO, RECORD, Layout
@@ -245,26 +246,6 @@ def _cases(args: argparse.Namespace, config: Config) -> list[str]:
     return [args.case] if args.case else list(config.cases)
 
 
-def _seed(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a seed: it must be 0, 1, 2, ...")
-    return int(text)
-
-
-def _label(text: str) -> tuple[str, str]:
-    finding, found, label = text.partition("=")
-    if not (finding and found):
-        raise argparse.ArgumentTypeError(f"{text!r} is not FINDING=LABEL")
-    return finding, label
-
-
-def _share(text: str) -> tuple[int, int]:
-    number, _, of = text.partition("/")
-    if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
-        raise argparse.ArgumentTypeError(f"{text!r} is no share: it must be 1/2, 2/2, 1/3, ...")
-    return int(number), int(of)
-
-
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     whole = argparse.ArgumentParser(prog="python -m isnet_bench", description=__doc__)
@@ -357,7 +338,7 @@ def _add_extending(verbs: Any) -> None:
     text = "check that every row of every experiment can be trained and tested at its size, on very few images"
     verb = _verb(verbs, "check-run", _check, text)
     verb.add_argument(
-        "--share", default=(1, 1), type=_share, metavar="K/N", help="every N-th row alone, from the K-th (default: all)"
+        "--share", default=(1, 1), type=arguments.share, metavar="K/N", help="only every N-th row, from the K-th"
     )
     verb = _bare_verb(verbs, "catalog", _catalog, "tell as JSON what methods and data sets there are")
     verb.add_argument("--plugins", nargs="*", default=[], metavar="FILE", help="Python files with further ones")
@@ -398,16 +379,16 @@ def _add_manifest(verbs: Any) -> None:
     verb.add_argument("--views", default="frontal", help="frontal, or erect for standing patients only")
     verb.add_argument("--masked", action="store_true", help="leave out images without a mask")
     verb.add_argument(
-        "--map", default=[], nargs="+", type=_label, metavar="FINDING=LABEL", help="labels; FINDING= leaves it out"
+        "--map", default=[], nargs="+", type=arguments.label, metavar="FINDING=LABEL", help="FINDING= leaves it out"
     )
     verb.add_argument("--limit", type=int, help="at most so many images of each label (default: all)")
-    verb.add_argument("--seed", default=0, type=_seed, help="of the split and of --limit (default: %(default)s)")
+    verb.add_argument("--seed", default=0, type=arguments.seed, help="of split and --limit (default: %(default)s)")
 
 
 def _add_run(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--experiment", required=True)
     verb.add_argument("--row", "--method", required=True, help="row of the experiment's methods")
-    verb.add_argument("--seed", required=True, type=_seed)
+    verb.add_argument("--seed", required=True, type=arguments.seed)
     verb.add_argument(
         "--data", type=Path, help="folder of `prepare` (default: RESULTS/data/EXPERIMENT, made if missing)"
     )

@@ -7,6 +7,7 @@ import re
 import subprocess
 
 import pages
+import pandas as pd
 import pytest
 
 # Of papers, versions of Python, ranges of pixels, and settings that a sentence names; no result is among them.
@@ -73,6 +74,41 @@ def test_numbers_are_those_of_the_tables(fill):
     assert told == "+0.9 points, +0.2 to +1.6, p = 0.32"
     # By hand: differences 1, 2 and 6 have the mean 3, the deviation sqrt(7) and, with t = 4.303, a reach of 6.57.
     assert fill.paired(fill.np.array([1.0, 1, 1]), fill.np.array([2.0, 3, 7])) == "+3.0 points, -3.6 to +9.6"
+
+
+def test_fewest_masks_with_which_every_seed_resists(fill):
+    # By hand from results/published/scores.csv.
+    few = ("few_masks_10", "few_masks_40")
+    found = [fill.fewest(row, "border_pixel", few) for row in ("rrr_w1000", "stochastic_isnet", "background_swap_w9")]
+    assert found == ["10", "40", "–"]
+
+
+def test_where_changed_predictions_go(fill, tmp_path, monkeypatch):
+    # Of two images of each seed one or both change, by hand; class 1 has no mask with seed 0, class 0 none with seed 1.
+    seen = [(0, 0, 0, 1), (0, 1, 1, 1), (1, 0, 1, 0), (1, 1, 0, 1)]
+    rows = [
+        {"experiment": "few", "row": "one", "seed": seed, "set": name, "index": index, "prediction": value}
+        for seed, index, ood, deceiving in seen
+        for name, value in (("ood", ood), ("deceiving", deceiving))
+    ]
+    pd.DataFrame(rows).to_parquet(tmp_path / "predictions.parquet")
+    masks = [
+        {"experiment": "few", "row": "one", "seed": seed, "set": "deceiving", "class": label, "training_masks": number}
+        for seed, kept in enumerate(([3, 0], [0, 2]))
+        for label, number in enumerate(kept)
+    ]
+    pd.DataFrame(masks).to_parquet(tmp_path / "classes.parquet")
+    monkeypatch.setattr(fill, "PUBLISHED", tmp_path)
+    counts = fill.changed("few", ["one"]), fill.followed("few", ["one"]), fill.followed("few", ["one"], masks=True)
+    assert counts == (3, 2, 1)
+
+
+def test_how_far_a_mark_moves_a_layer(fill):
+    # By hand from the mediation.csv of the run.
+    place = "few_masks_by_class_10_one_of_each_class_border_pixel", "stochastic_isnet"
+    assert [round(fill.shift(*place, layer), 2) for layer in (0, 1, -1)] == [1.64, 0.03, 0.02]
+    with pytest.raises(fill.StaleError, match="no mediation of vit in mnist"):
+        fill.shift("mnist", "vit", 0)
 
 
 def test_readme_is_one_screen():

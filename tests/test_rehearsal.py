@@ -147,4 +147,4 @@ def test_parts_share_out_all_rows(of):
 def test_a_share_that_is_none_is_refused(share, capsys):
     with pytest.raises(SystemExit):
         cli.main(["check-run", "--config", str(PAPER), "--share", share])
-    assert "is no share: it must be 1/2, 2/2, 1/3, ..." in capsys.readouterr().err
+    assert "is not a share: it must be 1/2, 2/2, 1/3, ..." in capsys.readouterr().err

@@ -56,9 +56,7 @@ class Segment(Model):
 
         A folder without the manifest is a mistake, which the jobs that need it tell of.
         """
-        root = inputs.data_root()
-        path = root / self.manifest
-        return not (path.is_symlink() or path.exists() or (path.parent != root and path.parent.exists()))
+        return inputs.nothing_there(inputs.data_root() / self.manifest)
 
     def files(self) -> str:
         """Return the digest of the files that the manifests list."""

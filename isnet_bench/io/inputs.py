@@ -21,6 +21,14 @@ def data_root() -> Path:
     return Path(os.environ.get(_ROOT, "data"))
 
 
+def nothing_there(path: Path) -> bool:
+    """Say whether neither a manifest below the data root is there, nor its folder, so that other data may stand in.
+
+    A folder without the manifest is a slip of the pen: whoever made it wants those data.
+    """
+    return not (path.is_symlink() or path.exists() or (path.parent != data_root() and path.parent.exists()))
+
+
 @contextmanager
 def data_root_at(folder: Path | None) -> Iterator[None]:
     """Let another folder hold all data meanwhile, here and in processes that are started; None: it stays."""

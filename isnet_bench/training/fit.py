@@ -110,8 +110,8 @@ def fit(
     """
     _check_groups(name, train, val, settings, grouped)
     allocator.keep_memory()
-    with_mask = masks_there(train.masks).nonzero().flatten()
-    if settings.masked_images and not len(with_mask):
+    masked = masks_there(train.masks).nonzero().flatten()
+    if settings.masked_images and not len(masked):
         raise BenchError(f"{name}: no training image has a mask; set training.masked_images to null")
     if settings.batch_size > len(train.labels):
         log.warning(
@@ -120,7 +120,7 @@ def fit(
             settings.batch_size,
             len(train.labels),
         )
-    batches = SeededBatches(len(train.labels), settings.batch_size, seed, with_mask, settings.masked_images or 0)
+    batches = SeededBatches(len(train.labels), settings.batch_size, seed, masked, settings.masked_images or 0)
     groups = int(val.groups.max()) + 1 if isinstance(val, GroupedSplit) else 0
     loop = Loop(module, classify, settings, 4 if grouped else 3, groups, seed=seed, name=name, identity=identity)
     monitored = settings.monitored

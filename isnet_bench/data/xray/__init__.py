@@ -25,7 +25,7 @@ from isnet_bench.data.images.collection import SMALLEST, Part, Seen
 from isnet_bench.data.stored import Room, in_memory
 from isnet_bench.data.xray import checks, grey
 from isnet_bench.io.errors import BenchError
-from isnet_bench.io.inputs import data_root
+from isnet_bench.io.inputs import data_root, nothing_there
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +113,7 @@ def make(settings: Settings, room: Room = in_memory) -> DataSet:
     root = data_root()
     path = root / settings.manifest
     if not path.is_file():
-        return _stand_in(settings, path, root)
+        return _stand_in(settings, path)
     splits = [split for split in SPLITS if split != "test_ood" or settings.marks is None]
     table = manifest.read(path, checks.COLUMNS, checks.OPTIONAL)
     manifest.refuse(checks.rows(table, path, settings.labels, root))
@@ -130,10 +130,9 @@ def make(settings: Settings, room: Room = in_memory) -> DataSet:
     return collection.reported(made, found, report, path)
 
 
-def _stand_in(settings: Settings, path: Path, root: Path) -> DataSet:
+def _stand_in(settings: Settings, path: Path) -> DataSet:
     remedy = "write one, or let ISNET_BENCH_DATA name the folder above it"
-    # Someone who has put anything there wants X-rays, and is not to get phantoms for a slip of the pen.
-    if path.is_symlink() or path.exists() or (path.parent != root and path.parent.exists()):
+    if not nothing_there(path):
         raise BenchError(f"the folder {path.parent} has no file {path.name} with the manifest; {remedy}")
     if settings.phantom is None:
         raise BenchError(f"there is no manifest {path}; {remedy}")
